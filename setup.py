@@ -1,0 +1,50 @@
+"""Packaging of sonic_ms. Extras are grouped by who needs them."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sonic_ms" / "__init__.py").read_text()).group(1)
+
+# MindSpore 2.9 and newer run Conv2d on a reference kernel on x86 CPUs (about 200 times slower); NumPy 1 is what
+# MindSpore's binaries are built against, and OpenCV 4.12 dropped it.
+REQUIRES = [
+    "mindspore>=2.7.1,<2.9",
+    "numpy<2",
+    "librosa>=0.10",
+    "opencv-python-headless>=4.8,<4.12",
+    "imageio-ffmpeg>=0.4.9",
+    "pillow>=9",
+    "pyyaml>=6",
+    "safetensors>=0.4",
+    "tqdm>=4.60",
+]
+EXTRAS = {
+    "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],  # ONNX bundles without MindSpore
+    "train": ["matplotlib>=3.7"],  # loss curves as PNG
+    "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
+        "pytest>=8",
+        "ruff==0.15.0",
+        "matplotlib>=3.7",
+        "scikit-image>=0.22",
+        "torch==2.13.0",
+    ],
+}
+EXTRAS["all"] = sorted({package for name in ("onnx", "train") for package in EXTRAS[name]})
+
+setup(
+    name="sonic_ms",
+    version=VERSION,
+    description="Make a portrait talk: Sonic on MindSpore for Huawei Ascend, and a light model for any CPU",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["sonic_ms", "sonic_ms.*", "convert", "convert.*"]),
+    package_data={"sonic_ms": ["weights/*/*", "examples/*"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["sonic-ms=sonic_ms.cli:main"]},
+)
