@@ -1,0 +1,246 @@
+"""Speech in: any recording -> 16 kHz mono samples -> Whisper log-mel, voice activity, loudness envelope. NumPy only.
+
+Whisper log-mel: A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (the features),
+M. Slaney, "Auditory Toolbox", 1998 (the mel scale).
+"""
+
+import math
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.errors import AudioError, InputMissingError
+
+SAMPLE_RATE = 16000  # samples a second
+FPS = 25  # video frames a second
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
+MAX_SECONDS = 3600.0
+MIN_SECONDS = 0.25
+N_FFT = 400  # 25 ms
+HOP = 160  # 10 ms, 100 mel frames a second
+N_MELS = 80
+BLOCK = 3000  # spectra held at once: 30 s, so memory does not grow with the length of the recording
+
+# Containers that only point at other files: a stranger's upload must not make us read those.
+PLAYLISTS = {"hls", "concat", "dash", "imf", "sdp", "webm_dash_manifest"}
+
+
+def ffmpeg_exe():
+    """Path of the ffmpeg binary that imageio-ffmpeg brings."""
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def ffmpeg_input(path):
+    """Arguments that name a local file: nothing in the name or in the file can make ffmpeg open anything remote."""
+    return ["-protocol_whitelist", "file", "-i", f"file:{Path(path).absolute()}"]
+
+
+@dataclass(frozen=True)
+class MediaHeader:
+    """What ffmpeg says about a file without decoding it."""
+
+    format: str
+    seconds: float | None  # None: the header does not say
+    audio: str | None  # description of the first audio stream, None without one
+    video: str | None
+    sample_rate: int | None  # Hz
+
+
+def read_header(path):
+    """MediaHeader of a media file, or None when ffmpeg does not understand it. No sample is decoded."""
+    command = [ffmpeg_exe(), "-hide_banner", "-nostdin", *ffmpeg_input(path)]
+    text = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr.decode("utf-8", "replace")
+    # After this line comes only what the container says; before it, ffmpeg's own remarks.
+    found = re.search(r"^Input #0, (.+), from ", text, re.M)
+    if not found:
+        return None
+    text = text[found.start() :]
+    seconds = None
+    if duration := re.search(r"^  Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", text, re.M):
+        hours, minutes, rest = duration.groups()
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    streams = dict(reversed(re.findall(r"^  Stream #0:[^\n]*?: (Audio|Video): (.*)$", text, re.M)))  # first wins
+    rate = re.search(r"(\d+) Hz", streams.get("Audio", ""))
+    return MediaHeader(
+        found.group(1), seconds, streams.get("Audio"), streams.get("Video"), int(rate.group(1)) if rate else None
+    )
+
+
+def load_audio(source, max_seconds=None, min_seconds=MIN_SECONDS, sample_rate=SAMPLE_RATE, duration=None):
+    """Speech as float32, mono, 16 kHz, shape (n_samples,), range [-1, 1].
+
+    Args:
+        source: path of anything ffmpeg decodes (of a video file the first audio track is used), or an array of shape
+            (n,), (n, channels) or (channels, n); integers are scaled by their type's range, floats are taken as -1..1.
+        max_seconds: longer recordings are refused before they are decoded; None means 3600.
+        min_seconds: shorter ones are refused too.
+        sample_rate: of an array, Hz; a file says its own.
+        duration: use only the first so many seconds; then a longer recording is no error.
+    Raises:
+        InputMissingError: no such file. AudioError: unreadable, no audio, too short, too long, not finite.
+    """
+    max_seconds = MAX_SECONDS if max_seconds is None else max_seconds
+    limit = max_seconds if duration is None else min(duration, max_seconds)
+    if isinstance(source, np.ndarray):
+        name = "audio array"
+        samples = _from_array(source, sample_rate, limit, max_seconds, duration)
+    else:
+        name = str(source)
+        samples = _from_file(Path(source), limit, max_seconds, duration)
+    if duration is not None:
+        samples = samples[: round(duration * SAMPLE_RATE)]
+    seconds = len(samples) / SAMPLE_RATE
+    if seconds < min_seconds:
+        raise AudioError(
+            f"{name}: {seconds:.2f} s of audio, expected at least {min_seconds:g} s; give a longer recording"
+        )
+    if seconds > max_seconds:
+        raise _too_long(name, seconds, max_seconds)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: holds samples that are not finite numbers (NaN or infinity); export it again")
+    return np.clip(samples, -1, 1)
+
+
+def _too_long(name, seconds, max_seconds):
+    return AudioError(
+        f"{name}: {seconds:.0f} s of audio or more, expected at most {max_seconds:g} s; cut it, use a shorter "
+        f"duration, or raise the limit"
+    )
+
+
+def _from_array(array, sample_rate, limit, max_seconds, duration):
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or 0 in array.shape:
+        raise AudioError(
+            f"audio array: shape {array.shape} of {array.dtype}, expected numbers of shape (n,) or (n, channels)"
+        )
+    if sample_rate < 1000:
+        raise AudioError(f"audio array: sample rate {sample_rate} Hz, expected at least 1000; pass sample_rate=")
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:
+        array = array.T  # (channels, n) -> (n, channels)
+    seconds = len(array) / sample_rate
+    if duration is None and seconds > max_seconds:
+        raise _too_long("audio array", seconds, max_seconds)
+    array = array[: math.ceil(limit * sample_rate) + 1]
+    if array.dtype.kind == "f":
+        samples = array.astype(np.float32)
+    else:
+        info = np.iinfo(array.dtype)
+        middle = (info.max + info.min + 1) // 2  # 0 for signed types, 128 for uint8
+        samples = ((array.astype(np.float64) - middle) / (info.max - middle + 1)).astype(np.float32)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1)
+    if sample_rate != SAMPLE_RATE and len(samples):
+        import soxr
+
+        samples = soxr.resample(samples, sample_rate, SAMPLE_RATE)
+    return samples
+
+
+def _from_file(path, limit, max_seconds, duration):
+    if not path.is_file():
+        raise InputMissingError(f"audio {path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise AudioError(f"audio {path}: the file has 0 bytes, expected a recording; export it again")
+    header = read_header(path)
+    if header is None or header.format in PLAYLISTS:
+        raise AudioError(
+            f"audio {path}: not a media file that ffmpeg reads; expected wav, mp3, m4a, flac, ogg or a video with sound"
+        )
+    if header.audio is None:
+        raise AudioError(f"audio {path}: has no audio track; expected a recording with speech")
+    if duration is None and header.seconds is not None and header.seconds > max_seconds:
+        raise _too_long(f"audio {path}", header.seconds, max_seconds)
+    # One second past the limit is enough to see that a header lied, and endless streams end here.
+    command = [ffmpeg_exe(), "-v", "error", "-nostdin", *ffmpeg_input(path), "-map", "0:a:0", "-t", f"{limit + 1:.3f}"]
+    command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    with tempfile.TemporaryFile() as raw:  # a file, not a pipe: the samples exist once in memory
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=raw, stderr=subprocess.PIPE)
+        raw.seek(0)
+        samples = np.fromfile(raw, "<f4")
+    seconds = len(samples) / SAMPLE_RATE
+    remarks = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    expected = min(header.seconds or 0, limit)
+    # Decoders pass over a bad frame or two; complaints together with missing sound mean a broken file.
+    if done.returncode or (remarks and seconds < 0.9 * expected):
+        reason = remarks[-1] if remarks else f"ffmpeg ended with code {done.returncode}"
+        raise AudioError(
+            f"audio {path}: corrupt, {seconds:.1f} of {expected:.1f} s could be decoded ({reason}); export it again"
+        )
+    return samples
+
+
+def frame_count(n_samples):
+    """Number of video frames for `n_samples` at 16 kHz: round(25 * seconds), halves to even as Python rounds."""
+    return round(FPS * n_samples / SAMPLE_RATE)
+
+
+@lru_cache(maxsize=1)
+def mel_filters():
+    """Slaney mel filterbank, 0-8 kHz, area normalised: float32, shape (80, 201)."""
+    # Slaney's scale: linear below 1 kHz (3 mel per 200 Hz), logarithmic above (27 steps per factor of 6.4).
+    log_start, log_step = 15.0, math.log(6.4) / 27
+    top = log_start + math.log(SAMPLE_RATE / 2 / 1000) / log_step
+    mels = np.linspace(0, top, N_MELS + 2)
+    edges = np.where(mels < log_start, mels * 200 / 3, 1000 * np.exp(log_step * (mels - log_start)))  # Hz, (82,)
+    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)  # Hz, (201,)
+    width = np.diff(edges)
+    rising = (bins - edges[:-2, None]) / width[:-1, None]
+    falling = (edges[2:, None] - bins) / width[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))  # (80, 201)
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def _power_spectra(samples):
+    """Yield blocks of |STFT|^2: float32, shape (<= 3000, 201); 25 ms Hann windows, 10 ms apart, centred."""
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)  # periodic, as torch.stft
+    padded = np.pad(samples, N_FFT // 2, mode="reflect" if len(samples) > 1 else "constant")
+    count = len(samples) // HOP
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:count]  # a view: (count, 400)
+    for start in range(0, count, BLOCK):
+        spectrum = np.fft.rfft(frames[start : start + BLOCK] * window, axis=1)
+        yield (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+
+
+def log_mel(samples, max_log=None, pad_to=None):
+    """Whisper's log-mel features: float32, shape (80, n // 160), roughly -1..1.5.
+
+    Args:
+        samples: float32 mono 16 kHz, shape (n_samples,).
+        max_log: log10 level that the floor hangs 8 below; default the maximum of these samples. Pass the maximum of
+            the whole recording when it is cut into pieces.
+        pad_to: zeros are appended up to this many samples first (480000 for Whisper's 30 s window).
+    """
+    samples = np.asarray(samples, np.float32)
+    if pad_to is not None and len(samples) < pad_to:
+        samples = np.pad(samples, (0, pad_to - len(samples)))
+    result = np.empty((N_MELS, len(samples) // HOP), np.float32)
+    start = 0
+    for power in _power_spectra(samples):
+        result[:, start : start + len(power)] = np.log10(np.maximum(mel_filters() @ power.T, 1e-10))
+        start += len(power)
+    if max_log is None:
+        max_log = result.max(initial=-10)
+    return (np.maximum(result, max_log - 8) + 4) / 4
+
+
+def speech_envelope(samples):
+    """Loudness per video frame: float32, shape (frame_count,), range 0..1.
+
+    RMS over the 80 ms around each frame's own 40 ms, divided by the recording's 95th percentile. Recordings quieter
+    than -60 dBFS are not blown up.
+    """
+    count = frame_count(len(samples))
+    energy = np.concatenate([[0], np.cumsum(np.asarray(samples, np.float64) ** 2)])
+    centre = np.arange(count) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+    start = np.clip(centre - SAMPLES_PER_FRAME, 0, len(samples))
+    stop = np.clip(centre + SAMPLES_PER_FRAME, 0, len(samples))
+    rms = np.sqrt((energy[stop] - energy[start]) / np.maximum(stop - start, 1))
+    loud = np.percentile(rms, 95) if count else 0
+    return np.clip(rms / max(loud, 1e-3), 0, 1).astype(np.float32)

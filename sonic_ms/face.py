@@ -1,0 +1,430 @@
+"""Faces: BlazeFace finds them, the MediaPipe face mesh puts 468 points on one. Both run in OpenCV's dnn module.
+
+Models (Apache-2.0, fetched by assets.py): V. Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on
+Mobile GPUs", 2019; Y. Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019.
+
+Left and right are the person's own: the RIGHT eye is on the left side of an ordinary photo. Points are pixels of the
+image, x to the right, y down; z points away from the camera, in the same unit.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from sonic_ms import assets
+from sonic_ms.errors import FaceError
+
+# Index tuples into the 468 points of MediaPipe's canonical face mesh. Lips and eyes run from the image's left to its
+# right, corner to corner, so that the n-th upper point faces the n-th lower point.
+OUTER_UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
+OUTER_LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
+INNER_UPPER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
+INNER_LOWER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
+RIGHT_EYE_UPPER = (33, 246, 161, 160, 159, 158, 157, 173, 133)
+RIGHT_EYE_LOWER = (33, 7, 163, 144, 145, 153, 154, 155, 133)
+LEFT_EYE_UPPER = (362, 398, 384, 385, 386, 387, 388, 466, 263)
+LEFT_EYE_LOWER = (362, 382, 381, 380, 374, 373, 390, 249, 263)
+RIGHT_BROW_UPPER = (70, 63, 105, 66, 107)
+RIGHT_BROW_LOWER = (46, 53, 52, 65, 55)
+LEFT_BROW_UPPER = (336, 296, 334, 293, 300)
+LEFT_BROW_LOWER = (285, 295, 282, 283, 276)
+BROWS = RIGHT_BROW_UPPER + RIGHT_BROW_LOWER + LEFT_BROW_UPPER + LEFT_BROW_LOWER
+# Clockwise from the middle of the forehead.
+FACE_OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)
+FACE_OVAL += (152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
+FOREHEAD = 10
+CHIN = 152
+NOSE_TIP = 1
+NOSE_BRIDGE = 168
+UPPER_LIP_MIDDLE = 13  # inner edge
+LOWER_LIP_MIDDLE = 14  # inner edge
+RIGHT_MOUTH_CORNER = 61
+LEFT_MOUTH_CORNER = 291
+RIGHT_EYE_OUTER, RIGHT_EYE_INNER = 33, 133
+LEFT_EYE_OUTER, LEFT_EYE_INNER = 263, 362
+# Points that speech, blinks and brows leave where they are: the head moves when they move.
+RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 234, 454, 127, 356, 162, 389)
+
+DETECTOR_SIDE = 128  # pixels, input of BlazeFace short range
+MESH_SIDE = 192  # pixels, input of the mesh
+MESH_MARGIN = 1.5  # side of the mesh crop over the longer side of the face box
+SCORE_THRESHOLD = 0.5
+TILE_SCORE_THRESHOLD = 0.6  # zoomed tiles show more hands, knees and patterns
+NMS_IOU = 0.3
+PRESENCE_THRESHOLD = 0.5
+MIN_FACE_HEIGHT = 48  # pixels forehead to chin; less gives no usable mouth
+SMALL_FACE_HEIGHT = 96  # pixels; less is worth a note
+MESH_DEPTH = 1.3  # the mesh is flatter than life: portraits taken from 15 and 45 degrees come out right with this
+YAW_NOTE, YAW_LIMIT = 30, 60  # degrees
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detection. The box spans brows to chin and cheek to cheek."""
+
+    box: tuple  # (x, y, w, h), float pixels
+    score: float  # 0..1
+    keypoints: np.ndarray  # (6, 2) float32 pixels: right eye, left eye, nose tip, mouth, right ear, left ear
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The face mesh on one image."""
+
+    points: np.ndarray  # (468, 3) float32: x, y in image pixels, z away from the camera in the same unit
+    score: float  # 0..1, how sure the mesh net is that its crop shows a face
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Square region that the mesh net sees: centre and side in image pixels, roll in radians."""
+
+    x: float
+    y: float
+    side: float
+    roll: float
+
+    def to_image(self):
+        """(2, 3) affine matrix: crop pixels -> image pixels."""
+        scale = self.side / MESH_SIDE
+        a, b = scale * np.cos(self.roll), scale * np.sin(self.roll)
+        half = MESH_SIDE / 2
+        return np.array([[a, -b, self.x - half * (a - b)], [b, a, self.y - half * (a + b)]])
+
+
+def _anchors():
+    """Centres of BlazeFace's 896 anchors as fractions of the input: (896, 2), x and y."""
+    centres = []
+    for grid, per_cell in ((16, 2), (8, 6)):
+        steps = (np.arange(grid) + 0.5) / grid
+        y, x = np.meshgrid(steps, steps, indexing="ij")
+        centres.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), per_cell, axis=0))
+    return np.concatenate(centres)
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
+
+
+def _area(face):
+    return face.box[2] * face.box[3]
+
+
+def _iou(one, other):
+    """Overlap of two boxes (x, y, w, h) over the smaller one: a part of a face counts as that face."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0) / min(one[2] * one[3], other[2] * other[3])
+
+
+class FaceAnalyzer:
+    """Both nets, loaded once; about 3 ms a detector pass and 7 ms a mesh on two cores. Not safe for two threads."""
+
+    def __init__(self):
+        self._detector = cv2.dnn.readNetFromTFLite(str(assets.fetch("face_detection_short_range.tflite")))
+        self._mesh = cv2.dnn.readNetFromTFLite(str(assets.fetch("face_landmark.tflite")))
+        self._anchors = _anchors()
+
+    def detect(self, rgb):
+        """All faces of an image (h, w, 3) uint8, largest first. Faces down to about 1/30 of the short side are found.
+
+        The whole image first, then overlapping squares of half its short side; of a quarter too while nothing is sure.
+        """
+        height, width = rgb.shape[:2]
+        short, long = min(height, width), max(height, width)
+        faces = self._detect_square(rgb, (-(long - width) / 2, -(long - height) / 2), long, SCORE_THRESHOLD)
+        for parts in (1, 2, 4):
+            if parts == 4 and any(face.score > 0.8 for face in faces):
+                break
+            side = short / parts
+            if side < MIN_FACE_HEIGHT:
+                break
+            for corner in _tiles(width, height, side):
+                found = self._detect_square(rgb, corner, side, TILE_SCORE_THRESHOLD)
+                faces += [f for f in found if not _is_cut(f.box, corner, side, width, height) and self._is_face(rgb, f)]
+        kept = []
+        for face in sorted(faces, key=lambda f: -f.score):
+            if all(_iou(face.box, other.box) < NMS_IOU for other in kept):
+                kept.append(face)
+        return sorted(kept, key=lambda f: -_area(f))
+
+    def _detect_square(self, rgb, corner, side, threshold):
+        """Faces in the square at `corner` (x, y); what lies outside the image is black."""
+        scale = DETECTOR_SIDE / side
+        matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+        square = _warp_down(rgb, matrix, DETECTOR_SIDE, cv2.BORDER_CONSTANT)
+        self._detector.setInput(cv2.dnn.blobFromImage(square, 1 / 127.5, mean=(127.5,) * 3))
+        outputs = self._detector.forward(self._detector.getUnconnectedOutLayersNames())
+        scores, values = sorted(outputs, key=lambda output: output.size)
+        scores = _sigmoid(scores.reshape(896))
+        # 16 numbers an anchor: box centre x, y, width, height, then six points x, y; centre and points relative to it.
+        values = values.reshape(896, 8, 2) / DETECTOR_SIDE
+        keep = np.flatnonzero(scores > threshold)
+        faces = []
+        for group in _groups(keep[np.argsort(-scores[keep])], values, self._anchors):
+            # Blending the boxes of one face by score is steadier than the best alone (Bazarevsky et al., section 4.4).
+            weight = scores[group] / scores[group].sum()
+            size = weight @ values[group, 1] * side
+            points = np.tensordot(weight, values[group] + self._anchors[group][:, None], 1) * side + corner  # (8, 2)
+            box = (*(points[0] - size / 2), *size)
+            faces.append(Face(tuple(map(float, box)), float(scores[group[0]]), points[2:].astype(np.float32)))
+        return faces
+
+    def _is_face(self, rgb, face):
+        return self._run_mesh(rgb, _crop_of_face(face)).score > PRESENCE_THRESHOLD
+
+    def landmarks(self, rgb, face):
+        """Landmarks of a face: a `Face`, or a box (x, y, w, h) in pixels.
+
+        Two passes: the second crop is centred, sized and turned upright by the points of the first.
+        """
+        if isinstance(face, Face):
+            return self._refine(rgb, _crop_of_face(face), 1)
+        x, y, width, height = face
+        # A bare box says nothing of the roll: the mesh net tolerates about 45 degrees, each pass removes some.
+        return self._refine(rgb, _Crop(x + width / 2, y + height / 2, max(width, height) * MESH_MARGIN, 0.0), 2)
+
+    def _refine(self, rgb, crop, passes):
+        first = self._run_mesh(rgb, crop)
+        for _ in range(passes):
+            refined = self._run_mesh(rgb, _crop_of_points(first.points))
+            if refined.score < first.score - 0.2:  # the first pass was off, and its crop leads away from the face
+                break
+            first = refined
+        return first
+
+    def _run_mesh(self, rgb, crop):
+        to_image = crop.to_image()
+        matrix = cv2.invertAffineTransform(to_image)
+        square = _warp_down(rgb, matrix, MESH_SIDE, cv2.BORDER_REPLICATE)
+        self._mesh.setInput(cv2.dnn.blobFromImage(square, 1 / 255))
+        score, points = sorted(self._mesh.forward(self._mesh.getUnconnectedOutLayersNames()), key=lambda o: o.size)
+        points = points.reshape(468, 3).astype(np.float64)
+        result = np.empty((468, 3), np.float32)
+        result[:, :2] = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
+        result[:, 2] = points[:, 2] * crop.side / MESH_SIDE
+        return Landmarks(result, float(_sigmoid(score.item())))
+
+    def track(self, frames):
+        """Yield Landmarks, or None where no face is seen, for each frame (h, w, 3) of a video; the largest face.
+
+        The crop follows the head by its rigid points only, as a running mean, so that speech does not move it and its
+        own jitter adds nothing to the points of a still head.
+        """
+        crop = None
+        for rgb in frames:
+            found = self._run_mesh(rgb, crop) if crop else None
+            if found is None or found.score < PRESENCE_THRESHOLD:
+                crop, found = None, self._find(rgb)
+                if found is not None:
+                    reference = found.points[RIGID, :2]
+                    crop = home = _crop_of_points(found.points)
+                    found = self._run_mesh(rgb, crop)
+            yield found
+            if found is not None:
+                crop = _follow(crop, home, _similarity(reference, found.points[RIGID, :2]))
+
+    def _find(self, rgb):
+        faces = self.detect(rgb)
+        found = self.landmarks(rgb, faces[0]) if faces else None
+        return found if found and found.score >= PRESENCE_THRESHOLD else None
+
+
+def _tiles(width, height, side):
+    """Corners (x, y) of squares of `side` that cover the image and overlap by at least half."""
+
+    def starts(length):
+        return np.linspace(0, length - side, 1 + int(np.ceil((length - side) / (side / 2) - 1e-6)))
+
+    return [(x, y) for y in starts(height) for x in starts(width)]
+
+
+def _is_cut(box, corner, side, width, height):
+    """Whether the box reaches over an edge of its square that is not an edge of the image: half a face."""
+    x, y, w, h = box
+    left, top = corner
+    edge = 0.02 * side
+    return (
+        (x < left + edge and left > 0)
+        or (y < top + edge and top > 0)
+        or (x + w > left + side - edge and left + side < width - 1)
+        or (y + h > top + side - edge and top + side < height - 1)
+    )
+
+
+def _groups(order, values, anchors):
+    """Split anchor indices, best first, into arrays that each belong to one face."""
+    size = np.abs(values[:, 1])
+    corner = values[:, 0] + anchors - size / 2
+    boxes = np.concatenate([corner, size], 1)
+    groups = []
+    for index in order:
+        home = next((group for group in groups if _iou(boxes[index], boxes[group[0]]) > NMS_IOU), None)
+        if home is None:
+            groups.append([index])
+        else:
+            home.append(index)
+    return [np.array(group) for group in groups]
+
+
+def _warp_down(rgb, matrix, side, border):
+    """cv2.warpAffine to side x side without aliasing: the image is halved first until the matrix shrinks it less than
+    twofold."""
+    matrix = matrix.copy()
+    scale = np.hypot(*matrix[0, :2])
+    steps = int(np.floor(np.log2(1 / scale))) if scale < 0.5 else 0
+    if steps:
+        factor = 2**steps
+        # Only the part that is seen is reduced; its corner is aligned to the reduced grid.
+        inverse = cv2.invertAffineTransform(matrix)
+        corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ inverse[:, :2].T + inverse[:, 2]
+        low = np.maximum(np.floor(corners.min(0) / factor) - 1, 0).astype(int) * factor
+        high = np.ceil(corners.max(0) + factor).astype(int)
+        part = rgb[low[1] : max(high[1], low[1] + factor), low[0] : max(high[0], low[0] + factor)]
+        if part.size == 0:
+            return np.zeros((side, side, 3), np.uint8)
+        reduced = (max(1, part.shape[1] // factor), max(1, part.shape[0] // factor))
+        rgb = cv2.resize(part[: reduced[1] * factor, : reduced[0] * factor], reduced, interpolation=cv2.INTER_AREA)
+        # Pixel centres: full = factor * (half + 0.5) - 0.5 + low
+        up = np.array([[factor, 0, (factor - 1) / 2 + low[0]], [0, factor, (factor - 1) / 2 + low[1]], [0, 0, 1]])
+        matrix = (np.vstack([matrix, [0, 0, 1]]) @ up)[:2]
+    return cv2.warpAffine(rgb, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def _crop_of_face(face):
+    x, y, width, height = face.box
+    eyes = face.keypoints[1] - face.keypoints[0]
+    return _Crop(
+        x + width / 2, y + height / 2, max(width, height) * MESH_MARGIN, float(np.arctan2(eyes[1], eyes[0]))
+    )
+
+
+def _crop_of_points(points):
+    """Crop around a mesh: turned so that the outer eye corners are level, 1.5 times the longer side of the points."""
+    eyes = points[LEFT_EYE_OUTER, :2] - points[RIGHT_EYE_OUTER, :2]
+    roll = float(np.arctan2(eyes[1], eyes[0]))
+    upright = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    turned = points[:, :2] @ upright
+    low, high = turned.min(0), turned.max(0)
+    centre = upright @ ((low + high) / 2)
+    return _Crop(float(centre[0]), float(centre[1]), float((high - low).max()) * MESH_MARGIN, roll)
+
+
+def _similarity(source, target):
+    """Least-squares scale, rotation and shift between two sets (n, 2): complex (a, b) with target = a * source + b."""
+    p, q = source @ [1, 1j], target @ [1, 1j]
+    centred = p - p.mean()
+    a = np.vdot(centred, q - q.mean()) / np.vdot(centred, centred)
+    return a, q.mean() - a * p.mean()
+
+
+def _follow(crop, home, motion, rate=0.1):
+    """Move `crop` a tenth of the way to where the head has carried `home`, or all of the way when that is far."""
+    a, b = motion
+    centre = a * complex(home.x, home.y) + b
+    target = np.array([centre.real, centre.imag, home.side * abs(a), home.roll + np.angle(a)])
+    now = np.array([crop.x, crop.y, crop.side, crop.roll])
+    far = np.abs(target - now) > [0.08 * home.side, 0.08 * home.side, 0.08 * home.side, 0.15]
+    return _Crop(*map(float, target if far.any() else now + rate * (target - now)))
+
+
+def mouth_opening(points):
+    """Inner lip distance over face height, 0 (closed) to about 0.25 (wide open); points (468, 2 or 3) or more."""
+    lips = np.linalg.norm(points[UPPER_LIP_MIDDLE, :2] - points[LOWER_LIP_MIDDLE, :2])
+    return float(lips / np.linalg.norm(points[FOREHEAD, :2] - points[CHIN, :2]))
+
+
+def face_height(points):
+    """Pixels from the top of the forehead to the chin."""
+    return float(np.linalg.norm(points[FOREHEAD, :2] - points[CHIN, :2]))
+
+
+def pose(points):
+    """(yaw, pitch, roll) of the head in degrees, from the mesh (468, 3); about 5 degrees of error near the front.
+
+    yaw > 0: the nose points to the image's right. pitch > 0: it points up. roll > 0: the head leans clockwise in the
+    image.
+    """
+    points = points * np.array([1, 1, MESH_DEPTH])
+    across = points[[263, 454, 356, 361]].mean(0) - points[[33, 234, 127, 132]].mean(0)  # to the person's left
+    down = points[[CHIN, 2, 168]].mean(0) - points[[FOREHEAD, 151, 9]].mean(0)
+    yaw = np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1])))
+    pitch = np.degrees(np.arctan2(down[2], np.hypot(down[0], down[1])))
+    roll = np.degrees(np.arctan2(across[1], across[0]))
+    return float(yaw), float(pitch), float(roll)
+
+
+def choose_face(rgb, face="largest", face_box=None, analyzer=None):
+    """Landmarks of the face to animate, and notes for the user: (Landmarks, list of str).
+
+    Args:
+        rgb: photo, uint8 (h, w, 3).
+        face: "largest", or an index into the faces sorted by size, 0 = largest.
+        face_box: (x, y, w, h) in pixels; skips the detector, for drawings and animals.
+        analyzer: a FaceAnalyzer to use again.
+    Raises:
+        FaceError: none found, no such index, box outside the photo, face too small or turned away too far.
+    """
+    analyzer = analyzer or FaceAnalyzer()
+    if face_box is not None:
+        found, notes = _from_box(rgb, face_box, analyzer)
+    else:
+        found, notes = _from_detector(rgb, face, analyzer)
+    height = face_height(found.points)
+    if height < MIN_FACE_HEIGHT:
+        raise FaceError(
+            f"face is {height:.0f} pixels high, expected at least {MIN_FACE_HEIGHT}; give a photo with a larger face"
+        )
+    if height < SMALL_FACE_HEIGHT:
+        notes.append(f"face is only {height:.0f} pixels high: the mouth will be soft, {SMALL_FACE_HEIGHT} is better")
+    yaw = abs(pose(found.points)[0])
+    if yaw > YAW_LIMIT and face_box is None:
+        raise FaceError(
+            f"face is turned {yaw:.0f} degrees to the side, expected at most {YAW_LIMIT}; give a more frontal photo"
+        )
+    if yaw > YAW_NOTE:
+        notes.append(f"face is turned {yaw:.0f} degrees to the side: beyond {YAW_NOTE} the far side may look wrong")
+    return found, notes
+
+
+def _from_box(rgb, face_box, analyzer):
+    x, y, width, height = map(float, face_box)
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + width, rgb.shape[1]), min(y + height, rgb.shape[0])
+    if right <= left or bottom <= top:
+        raise FaceError(
+            f"face box {x:g},{y:g},{width:g},{height:g} lies outside the photo of {rgb.shape[1]}x{rgb.shape[0]} "
+            f"pixels; expected x,y,width,height inside it"
+        )
+    found = analyzer.landmarks(rgb, (left, top, right - left, bottom - top))
+    if found.score < PRESENCE_THRESHOLD:
+        return found, [f"what is in the face box does not look like a human face (score {found.score:.2f})"]
+    return found, []
+
+
+def _from_detector(rgb, face, analyzer):
+    faces = analyzer.detect(rgb)
+    if not faces:
+        raise FaceError(
+            "no face found in the photo; give one with a visible face, or mark it yourself with --face-box x,y,w,h "
+            "(drawings and animals need that)"
+        )
+    if face == "largest":
+        index = 0
+    elif isinstance(face, int) and not isinstance(face, bool):
+        index = face
+    else:
+        raise FaceError(f"face {face!r} is not known; expected 'largest' or an index from 0")
+    if not 0 <= index < len(faces):
+        raise FaceError(f"face {index} does not exist, the photo has {len(faces)}; expected 0 to {len(faces) - 1}")
+    found = analyzer.landmarks(rgb, faces[index])
+    if found.score < PRESENCE_THRESHOLD:
+        raise FaceError(
+            f"the face found is not clear enough to place its features (score {found.score:.2f}, expected at least "
+            f"{PRESENCE_THRESHOLD}); give a sharper, unobstructed photo, or use --face-box x,y,w,h"
+        )
+    if len(faces) > 1 and face == "largest":
+        note = f"{len(faces)} faces found, the largest is used; choose another with --face 1 to {len(faces) - 1}"
+        return found, [note]
+    return found, []
