@@ -1,0 +1,27 @@
+"""`sonic-ms train CONFIG`: read the recipe's name and settings from YAML and run it."""
+
+import importlib
+from pathlib import Path
+
+from sonic_ms.config import from_dict, read_yaml
+from sonic_ms.errors import UsageError
+
+RECIPES = {  # name in the file -> (module, dataclass of its settings)
+    "edge_audio": ("sonic_ms.train.edge_audio", "EdgeAudioConfig"),
+    "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
+}
+
+
+def train(config_path, out=None, resume=False):
+    """Run the recipe of a YAML file; results go to `out` (default runs/NAME). Returns the last row of the log."""
+    settings = read_yaml(config_path)
+    name = settings.pop("recipe", None)
+    if name not in RECIPES:
+        raise UsageError(f"{config_path}: recipe is {name!r}; expected one of {', '.join(RECIPES)}")
+    module_name, class_name = RECIPES[name]
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    module = importlib.import_module(module_name)
+    config = from_dict(getattr(module, class_name), settings, str(config_path))
+    return module.run(config, Path(out or Path("runs") / name), resume)
