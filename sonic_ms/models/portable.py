@@ -1,0 +1,376 @@
+"""Building blocks that compute the same numbers on MindSpore CPU, its ONNX export, MindSpore Lite and Ascend.
+
+Many ready-made operators are missing, slow or wrong on one of these (docs/base.md lists them). Every network of this
+package uses the forms below instead, so that a defect is worked around once. Tensors are (batch, channels, height,
+width) or (batch, tokens, channels); shapes are static.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+# GELU(x) = x/2 (1 + erf(x/sqrt 2)) = x sigmoid(x P(x^2)) with P(x^2) = 2 atanh(erf(x/sqrt 2))/x: sigmoid runs almost at
+# the speed of a multiply on every engine, erf does not and has no ONNX export, and the CPU's tanh is only good to 1e-4.
+# P is a weighted minimax fit over |x| <= 6.5; its last coefficient is positive, so the tails stay exact. The fit is
+# within 3.4e-6 of the exact GELU for every float32 x.
+GELU_FIT = (1.595655154e00, 7.29398614e-02, -2.50952324e-04, -6.09344114e-05, 2.22526424e-06)
+
+
+def silu(x):
+    """x * sigmoid(x), any shape."""
+    return x * ops.sigmoid(x)
+
+
+def quick_gelu(x):
+    """x * sigmoid(1.702 x), the activation of OpenAI's CLIP; any shape."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+def gelu(x):
+    """Exact (erf) GELU to 5e-6, any shape. Computed in float32: x^8 overflows half precision at x = 4."""
+    dtype = x.dtype
+    x = ops.cast(x, ms.float32)
+    square = x * x
+    fit = GELU_FIT[4] * square + GELU_FIT[3]
+    fit = fit * square + GELU_FIT[2]
+    fit = fit * square + GELU_FIT[1]
+    fit = fit * square + GELU_FIT[0]
+    return ops.cast(x * ops.sigmoid(x * fit), dtype)
+
+
+def moments(x, rows):
+    """Mean and mean square of each of `rows` equal runs of x, float32: two (rows, 1) tensors.
+
+    The reduction is over the last axis of a matrix because the CPU kernel is ten times slower on any other rank.
+    """
+    flat = ops.reshape(x, (rows, -1))
+    mean = ops.ReduceMean(keep_dims=True)
+    return mean(flat, -1), mean(flat * flat, -1)
+
+
+def inverse_deviation(mean, mean_square, epsilon):
+    """1 / sqrt(variance + epsilon) from the first two moments. The clamp covers a variance that rounds below zero."""
+    return 1.0 / ops.sqrt(ops.maximum(mean_square - mean * mean, 0.0) + epsilon)
+
+
+def group_norm(x, weight, bias, groups, epsilon, frames=1):
+    """Normalise each group of channels: x (b*frames, c, h, w) -> the same shape.
+
+    With frames > 1 the statistics run over all frames of a clip, as a 5-D GroupNorm of (b, c, frames, h, w) does.
+    Statistics and the affine map are float32 whatever the dtype of x.
+    """
+    b, c, dtype = x.shape[0], x.shape[1], x.dtype
+    x = ops.cast(x, ms.float32)
+    mean, mean_square = moments(x, b * groups)  # (b*groups, 1)
+    if frames > 1:
+        mean = clip_mean(mean, b, frames, groups)
+        mean_square = clip_mean(mean_square, b, frames, groups)
+    inverse = inverse_deviation(mean, mean_square, epsilon)
+    weight = ops.reshape(ops.cast(weight, ms.float32), (1, groups, c // groups))
+    bias = ops.reshape(ops.cast(bias, ms.float32), (1, groups, c // groups))
+    scale = ops.reshape(inverse, (b, groups, 1)) * weight  # (b, groups, c/groups)
+    shift = bias - ops.reshape(mean, (b, groups, 1)) * scale
+    x = x * ops.reshape(scale, (b, c, 1, 1)) + ops.reshape(shift, (b, c, 1, 1))
+    return ops.cast(x, dtype)
+
+
+def clip_mean(values, b, frames, groups):
+    """Average (b*groups, 1), b = clips*frames, over the frames of each clip and repeat it for each frame."""
+    values = ops.reshape(values, (b // frames, frames, groups))
+    values = ops.ReduceMean(keep_dims=True)(values, 1)
+    return ops.reshape(ops.tile(values, (1, frames, 1)), (b * groups, 1))
+
+
+def layer_norm(x, weight, bias, epsilon):
+    """Normalise the last axis of x, any rank; weight and bias (channels,); statistics in float32."""
+    shape, dtype = x.shape, x.dtype
+    channels = shape[-1]
+    x = ops.reshape(ops.cast(x, ms.float32), (-1, channels))
+    mean, mean_square = moments(x, x.shape[0])  # (rows, 1)
+    inverse = inverse_deviation(mean, mean_square, epsilon)
+    x = (x * inverse - mean * inverse) * ops.cast(weight, ms.float32) + ops.cast(bias, ms.float32)
+    return ops.reshape(ops.cast(x, dtype), shape)
+
+
+def softmax(scores):
+    """Softmax over the last axis, in float32 whatever the dtype of the scores."""
+    return ops.cast(ops.softmax(ops.cast(scores, ms.float32), -1), scores.dtype)
+
+
+def nearest_x2(x):
+    """Repeat every pixel 2x2: (b, c, h, w) -> (b, c, 2h, 2w)."""
+    b, c, h, w = x.shape
+    x = ops.tile(ops.reshape(x, (b * c * h, 1, w, 1)), (1, 2, 1, 2))  # (b*c*h, 2, w, 2)
+    return ops.reshape(x, (b, c, 2 * h, 2 * w))
+
+
+def pixel_shuffle_x2(x):
+    """(b, 4c, h, w) -> (b, c, 2h, 2w); channel 4*k + 2*dy + dx goes to pixel (2y + dy, 2x + dx) of channel k."""
+    b, c, h, w = x.shape
+    x = ops.reshape(x, (b * c // 4, 2, 2, h, w))
+    x = ops.transpose(x, (0, 3, 1, 4, 2))  # (b*c/4, h, 2, w, 2)
+    return ops.reshape(x, (b, c // 4, 2 * h, 2 * w))
+
+
+def resize_matrix(size_in, size_out, mode="bilinear", scale=None):
+    """Matrix (size_out, size_in) float32 of a 1-D resize with half-pixel centres and repeated borders, no antialias.
+
+    mode: bilinear, or bicubic with Keys' a = -0.75, as torch.nn.functional.interpolate(align_corners=False) does both.
+    `scale` is the zoom that fixes the sample positions; by default size_out / size_in.
+    """
+    centre = (np.arange(size_out) + 0.5) / (scale or size_out / size_in) - 0.5  # source coordinate of each output
+    if mode == "bilinear":
+        centre = np.maximum(centre, 0.0)
+    first = np.floor(centre).astype(int)
+    t = centre - first
+    if mode == "bilinear":
+        taps = [(0, 1 - t), (1, t)]
+    elif mode == "bicubic":
+        near = lambda d: ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1  # noqa: E731 - |d| <= 1
+        far = lambda d: ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC  # noqa: E731 - 1 < |d| < 2
+        taps = [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
+    else:
+        raise ValueError(f"resize mode {mode!r}: use bilinear or bicubic")
+    matrix = np.zeros((size_out, size_in))
+    for offset, weight in taps:
+        np.add.at(matrix, (np.arange(size_out), np.clip(first + offset, 0, size_in - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+_CUBIC = -0.75  # Keys' parameter
+
+
+class Resize(nn.Cell):
+    """Bilinear resize (b, c, *size_in) -> (b, c, *size_out) as two products with constant matrices: exact, portable."""
+
+    def __init__(self, size_in, size_out, scale=None):
+        super().__init__()
+        self.size_in, self.size_out = tuple(size_in), tuple(size_out)
+        self.rows = Tensor(resize_matrix(size_in[0], size_out[0], scale=scale))
+        self.columns = Tensor(resize_matrix(size_in[1], size_out[1], scale=scale).T.copy())
+
+    def construct(self, x):
+        b, c, h, w = x.shape
+        x = ops.matmul(ops.reshape(x, (-1, w)), ops.cast(self.columns, x.dtype))  # (b*c*h, w')
+        x = ops.transpose(ops.reshape(x, (b * c, h, -1)), (0, 2, 1))  # (b*c, w', h)
+        x = ops.matmul(ops.reshape(x, (-1, h)), ops.transpose(ops.cast(self.rows, x.dtype), (1, 0)))  # (b*c*w', h')
+        x = ops.transpose(ops.reshape(x, (b * c, self.size_out[1], self.size_out[0])), (0, 2, 1))
+        return ops.reshape(x, (b, c, self.size_out[0], self.size_out[1]))
+
+
+def gather_bilinear(image, grid):
+    """Sample image (b, c, h, w) at grid (b, 2, h', w') = x, y in pixels -> (b, c, h', w').
+
+    Positions outside the image take the border pixel (grid_sample with padding "border", align_corners=True).
+    """
+    b, c, h, w = image.shape
+    height, width = grid.shape[2], grid.shape[3]
+    grid = ops.reshape(ops.cast(grid, ms.float32), (b, 2, height * width))
+    x, y = ops.split(grid, 1, 1)  # each (b, 1, h'*w')
+    x = ops.minimum(ops.maximum(x, 0.0), float(w - 1))
+    y = ops.minimum(ops.maximum(y, 0.0), float(h - 1))
+    left, top = ops.floor(x), ops.floor(y)
+    right, bottom = ops.minimum(left + 1.0, float(w - 1)), ops.minimum(top + 1.0, float(h - 1))
+    dx, dy = ops.cast(x - left, image.dtype), ops.cast(y - top, image.dtype)
+    upper = _pick(image, top * w + left) * (1.0 - dx) + _pick(image, top * w + right) * dx
+    lower = _pick(image, bottom * w + left) * (1.0 - dx) + _pick(image, bottom * w + right) * dx
+    return ops.reshape(upper * (1.0 - dy) + lower * dy, (b, c, height, width))
+
+
+def _pick(image, index):
+    """image (b, c, h, w), index (b, 1, n) float whole numbers into h*w -> (b, c, n)."""
+    b, c, h, w = image.shape
+    n = index.shape[2]
+    index = ops.cast(ops.reshape(index, (b, n)), ms.int32)
+    flat = ops.reshape(image, (b, c, h * w))
+    if b == 1:  # no slice here: a slice that takes a whole graph input hangs MindSpore Lite
+        return ops.reshape(ops.gather(ops.reshape(flat, (c, h * w)), ops.reshape(index, (n,)), 1), (1, c, n))
+    return ops.stack([ops.gather(flat[i], index[i], 1) for i in range(b)], 0)
+
+
+def pixel_grid(height, width):
+    """Coordinates of every pixel, (1, 2, height, width) float32, x first."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([columns, rows])[None].astype(np.float32)
+
+
+def timestep_embedding(values, width):
+    """Sinusoidal embedding on the host: values (n,) -> (n, width) float32, cosines first, wavelengths 2 pi to 2 pi 1e4.
+
+    The frequencies are rounded to float32 before use, since the published networks were trained with them so.
+    """
+    half = width // 2
+    frequency = np.exp(np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half))
+    angle = np.asarray(values, np.float32).reshape(-1, 1) * frequency.astype(np.float32)
+    embedding = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    return np.pad(embedding, ((0, 0), (0, width % 2))).astype(np.float32)
+
+
+class GroupNorm(nn.Cell):
+    """Group normalisation of (b, c, h, w) with learned weight and bias; see `group_norm`."""
+
+    def __init__(self, groups, channels, epsilon):
+        super().__init__()
+        self.groups, self.epsilon = groups, epsilon
+        self.weight = Parameter(Tensor(np.ones(channels, np.float32)))
+        self.bias = Parameter(Tensor(np.zeros(channels, np.float32)))
+
+    def construct(self, x, frames=1):
+        return group_norm(x, self.weight, self.bias, self.groups, self.epsilon, frames)
+
+
+class LayerNorm(nn.Cell):
+    """Layer normalisation of the last axis with learned weight and bias; see `layer_norm`."""
+
+    def __init__(self, channels, epsilon):
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = Parameter(Tensor(np.ones(channels, np.float32)))
+        self.bias = Parameter(Tensor(np.zeros(channels, np.float32)))
+
+    def construct(self, x):
+        return layer_norm(x, self.weight, self.bias, self.epsilon)
+
+
+class PReLU(nn.Cell):
+    """max(x, 0) + slope * min(x, 0) with one slope a channel; x (b, c, h, w). Lite and the 310B have no PReLU."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = Parameter(Tensor(np.full(channels, 0.25, np.float32)))
+
+    def construct(self, x):
+        slope = ops.reshape(self.weight, (1, -1, 1, 1))
+        return ops.relu(x) - slope * ops.relu(-x)
+
+
+def conv2d(channels_in, channels_out, kernel, stride=1, has_bias=True, group=1):
+    """Convolution with the padding that keeps the size at stride 1: (b, c, h, w) -> (b, c', h/stride, w/stride)."""
+    return nn.Conv2d(
+        channels_in,
+        channels_out,
+        kernel,
+        stride=stride,
+        pad_mode="pad",
+        padding=kernel // 2,
+        group=group,
+        has_bias=has_bias,
+    )
+
+
+class PaddedConv2d(nn.Cell):
+    """Convolution with unequal zero padding (top, bottom, left, right).
+
+    The padding is its own operator: a Conv2d that pads unequally is exported to ONNX with its sides swapped.
+    """
+
+    def __init__(self, channels_in, channels_out, kernel, stride, padding, has_bias=True):
+        super().__init__()
+        top, bottom, left, right = padding
+        self.pad = ops.Pad(((0, 0), (0, 0), (top, bottom), (left, right)))
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, pad_mode="valid", has_bias=has_bias)
+
+    def construct(self, x):
+        return self.conv(self.pad(x))
+
+
+class TransposedConvX2(nn.Cell):
+    """Transposed convolution, kernel 4, stride 2, padding 1: (b, c, h, w) -> (b, c', 2h, 2w).
+
+    Written as one 3x3 convolution to 4c' channels, one for each phase of the output pixel, and a pixel shuffle: the
+    310B has no transposed convolution and onnxruntime refuses the exported one. `phases` makes the weights.
+    """
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.conv = conv2d(channels_in, 4 * channels_out, 3)
+
+    def construct(self, x):
+        return pixel_shuffle_x2(self.conv(x))
+
+    @staticmethod
+    def phases(weight):
+        """Transposed kernel (c, c', 4, 4) -> the 3x3 kernel (4c', c, 3, 3) of the four phases."""
+        channels_in, channels_out = weight.shape[:2]
+        # Output pixel 2i takes input i-1 with tap 3 and input i with tap 1; 2i+1 takes i with tap 2, i+1 with tap 0.
+        taps = (((0, 3), (1, 1)), ((1, 2), (2, 0)))
+        out = np.zeros((channels_out, 2, 2, channels_in, 3, 3), weight.dtype)
+        for dy, rows in enumerate(taps):
+            for dx, columns in enumerate(taps):
+                for to_y, from_y in rows:
+                    for to_x, from_x in columns:
+                        out[:, dy, dx, :, to_y, to_x] = weight[:, :, from_y, from_x].T
+        return out.reshape(4 * channels_out, channels_in, 3, 3)
+
+
+class FrameConv(nn.Cell):
+    """Convolution over time, kernel 3, zero padded: x (b*frames, c, h, w) -> (b*frames, c', h, w).
+
+    A Conv3d with kernel (3, 1, 1). Each frame is stacked on its neighbours' channels, then a 1x1 convolution mixes
+    them: no transposition, no Conv3d (absent on edge chips), no side longer than the image's.
+    """
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.conv = conv2d(3 * channels_in, channels_out, 1)
+
+    def construct(self, x, frames):
+        n, c, h, w = x.shape
+        b = n // frames
+        zero = ops.zeros((b, 1, c * h * w), x.dtype)
+        clip = ops.reshape(x, (b, frames, c * h * w))
+        if frames == 1:
+            before, after = zero, zero
+        else:
+            before = ops.concat((zero, clip[:, : frames - 1]), 1)
+            after = ops.concat((clip[:, 1:], zero), 1)
+        shape = (n, c, h, w)
+        stack = (ops.reshape(before, shape), x, ops.reshape(after, shape))
+        return self.conv(ops.concat(stack, 1))  # (b*frames, 3c, h, w) -> (b*frames, c', h, w)
+
+    @staticmethod
+    def stacked(weight):
+        """Conv3d kernel (c', c, 3, 1, 1) -> the 1x1 kernel (c', 3c, 1, 1), previous frame first."""
+        out, channels = weight.shape[:2]
+        taps = weight.reshape(out, channels, 3).transpose(0, 2, 1)  # (c', 3, c)
+        return np.ascontiguousarray(taps).reshape(out, 3 * channels, 1, 1)
+
+
+def split_heads(x, heads):
+    """(b, tokens, heads*d) -> (b, heads, tokens, d)"""
+    b, tokens, channels = x.shape
+    return ops.transpose(ops.reshape(x, (b, tokens, heads, channels // heads)), (0, 2, 1, 3))
+
+
+def merge_heads(x):
+    """(b, heads, tokens, d) -> (b, tokens, heads*d)"""
+    b, heads, tokens, width = x.shape
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, tokens, heads * width))
+
+
+def attention(q, k, v, max_scores):
+    """softmax(q k^T / sqrt d) v: q (b, heads, n, d), k and v (b, heads, m, d) -> (b, heads, n, d).
+
+    Queries are taken in blocks, first along b and then along n, so that no matrix of scores has more than
+    `max_scores` elements. The scale is applied to q, so that half precision cannot overflow in the product.
+    """
+    b, heads, n, width = q.shape
+    m = k.shape[2]
+    q = q * (1.0 / math.sqrt(width))
+    rows = max(1, min(b, max_scores // (heads * n * m)))
+    if rows == b:
+        return _attend(q, k, v, max(1, min(n, max_scores // (b * heads * m))))
+    block = max(1, min(n, max_scores // (rows * heads * m)))
+    out = [_attend(q[i : i + rows], k[i : i + rows], v[i : i + rows], block) for i in range(0, b, rows)]
+    return ops.concat(out, 0)
+
+
+def _attend(q, k, v, block):
+    """Attention of scaled queries, `block` queries at a time."""
+    n = q.shape[2]
+    scores, mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
+    if block >= n:
+        return mix(softmax(scores(q, k)), v)
+    return ops.concat([mix(softmax(scores(q[:, :, i : i + block], k)), v) for i in range(0, n, block)], 2)

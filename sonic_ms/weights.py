@@ -1,0 +1,338 @@
+"""Save and load the weights of a network: `model.safetensors` and `config.json`, side by side in one folder.
+
+A folder always rebuilds its own network: config.json holds the fields of the network's frozen config dataclass.
+Loading is strict. Every missing, unknown or wrong-shaped tensor is listed in one error; nothing is half loaded.
+
+The safetensors format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header
+{name: {dtype, shape, data_offsets}}, then the tensors' bytes. It is read and written here with numpy alone, one tensor
+at a time, because a 6 GB checkpoint must pass through a small memory, and numpy has no bfloat16 of its own.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.errors import InputMissingError, OutputError, WeightsError
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MAX_HEADER_BYTES = 100 << 20  # the reference implementation's own limit
+MAX_LISTED = 40  # names shown in one error before "and N more"
+
+# safetensors name -> numpy dtype. bfloat16 is carried as its raw 16 bits and widened on reading.
+DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("bool"),
+}
+FLOATS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # precision of the command line -> safetensors name
+
+
+def bf16_to_fp32(bits):
+    """Raw bfloat16 bits (uint16) -> float32 of the same shape, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def fp32_to_bf16(values):
+    """float32 -> raw bfloat16 bits (uint16), rounded to nearest even as every framework does; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
+
+def cast(name, values, dtype):
+    """Array -> (array as stored, safetensors name). `dtype` is a key of FLOATS; None keeps the width.
+
+    Only floats change. A finite value that becomes infinite in the narrow type raises WeightsError: half precision
+    ends at 65504, and a weight beyond it would silently ruin the network.
+    """
+    if dtype is None or values.dtype.kind != "f":
+        return values, numpy_name(values.dtype)
+    if dtype == "bf16":
+        return fp32_to_bf16(values), "BF16"
+    with np.errstate(over="ignore"):
+        narrow = values.astype(DTYPES[FLOATS[dtype]])
+    if np.isinf(narrow).any() and np.isfinite(values).all():
+        raise WeightsError(f"{name}: the value {np.abs(values).max():.6g} does not fit in {dtype}; use fp32 or bf16")
+    return narrow, FLOATS[dtype]
+
+
+def numpy_name(dtype):
+    """numpy dtype -> its safetensors name."""
+    for name, known in DTYPES.items():
+        if name != "BF16" and known == np.dtype(dtype).newbyteorder("<"):
+            return name
+    raise WeightsError(f"dtype {dtype} has no place in a safetensors file; use one of {sorted(DTYPES)}")
+
+
+def summary(names):
+    """Names -> one string, shortened when there are very many."""
+    names = list(names)
+    tail = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + tail
+
+
+class TensorFile:
+    """A safetensors file, opened and checked; `read(name)` maps the bytes of one tensor.
+
+    `shapes` is {name: shape}, `dtypes` is {name: safetensors dtype}. A truncated, padded or overlapping file raises
+    WeightsError when it is opened, not when a tensor is read.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            size = self.path.stat().st_size
+            self._file = open(self.path, "rb")  # noqa: SIM115 - closed by close() or with the object
+        except OSError as error:
+            raise InputMissingError(f"cannot open {self.path}: {error.strerror}") from error
+        try:
+            self._start, header = self._read_header(size)
+            self.metadata = header.pop("__metadata__", {})
+            self._ranges = self._check(header, size - self._start)
+        except WeightsError:
+            self._file.close()
+            raise
+        self.shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        self.dtypes = {name: entry["dtype"] for name, entry in header.items()}
+
+    def _read_header(self, size):
+        head = self._file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise WeightsError(f"{self.path} is not a safetensors file, or it is truncated ({size} bytes)")
+        try:
+            header = json.loads(self._file.read(length))
+        except ValueError as error:
+            raise WeightsError(f"{self.path}: the safetensors header is damaged ({error})") from error
+        if not isinstance(header, dict):
+            raise WeightsError(f"{self.path}: the safetensors header is damaged (not an object)")
+        return 8 + length, header
+
+    def _check(self, header, data_bytes):
+        """Refuse any header whose tensors do not fill the data part exactly, each byte once."""
+        ranges = {}
+        for name, entry in header.items():
+            try:
+                dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+                count = int(np.prod([int(side) for side in shape], dtype=object)) if shape else 1
+                sound = all(type(number) is int and number >= 0 for number in [*shape, begin, end])
+            except (KeyError, TypeError, ValueError) as error:
+                raise WeightsError(f"{self.path}: the entry of {name} is damaged or of an unknown dtype") from error
+            if not sound or end - begin != count * dtype.itemsize:
+                raise WeightsError(f"{self.path}: {name} {shape} does not fit its {end - begin} bytes")
+            ranges[name] = (begin, end)
+        position = 0
+        for name, (begin, end) in sorted(ranges.items(), key=lambda item: item[1]):
+            if begin != position:
+                raise WeightsError(f"{self.path}: {name} overlaps its neighbour or leaves a gap at byte {begin}")
+            position = end
+        if position != data_bytes:
+            raise WeightsError(f"{self.path} holds {data_bytes} bytes of tensors, its header says {position}")
+        return ranges
+
+    def read_raw(self, name):
+        """One tensor as stored (bfloat16 as uint16 bits), in its own memory."""
+        begin, end = self._ranges[name]
+        out = np.empty(self.shapes[name], DTYPES[self.dtypes[name]])
+        self._file.seek(self._start + begin)
+        if end > begin and self._file.readinto(memoryview(out.reshape(-1)).cast("B")) != end - begin:
+            raise WeightsError(f"{self.path}: {name} ends early; the file changed while it was read")
+        return out
+
+    def read(self, name):
+        """One tensor; bfloat16 is widened to float32."""
+        raw = self.read_raw(name)
+        return bf16_to_fp32(raw) if self.dtypes[name] == "BF16" else raw
+
+    def close(self):
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def write_tensors(path, entries, metadata=None):
+    """Write a safetensors file atomically, one tensor in memory at a time, then read it back and compare.
+
+    entries: list of (name, safetensors dtype, shape, load) with load() -> the array as stored. The file appears under
+    its name only when every byte has been compared with what load() gave.
+    """
+    path = Path(path)
+    header, position = {}, 0
+    if metadata:
+        header["__metadata__"] = {key: str(value) for key, value in metadata.items()}
+    for name, dtype, shape, _ in entries:
+        if name in header:
+            raise WeightsError(f"{path}: two tensors are called {name}")
+        size = int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data starts on an 8-byte boundary, as the reference writer does
+    temporary = _temporary_beside(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            digests = {}
+            for name, dtype, shape, load in entries:
+                values = np.ascontiguousarray(load())
+                if values.shape != tuple(shape) or values.dtype != DTYPES[dtype]:
+                    raise WeightsError(f"{name}: announced {dtype} {tuple(shape)}, got {values.dtype} {values.shape}")
+                data = memoryview(values.reshape(-1)).cast("B") if values.size else b""
+                digests[name] = hashlib.blake2b(data).digest()
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _compare(temporary, entries, digests)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _compare(path, entries, digests):
+    with TensorFile(path) as written:
+        for name, dtype, shape, _ in entries:
+            values = written.read_raw(name)
+            data = memoryview(values.reshape(-1)).cast("B") if values.size else b""
+            same = written.dtypes[name] == dtype and values.shape == tuple(shape)
+            if not same or hashlib.blake2b(data).digest() != digests[name]:
+                raise OutputError(f"{path}: {name} reads back different from what was written; is the disk sound?")
+
+
+def _temporary_beside(path):
+    """A fresh file in the folder of `path`, so that the final rename is atomic; OutputError when that is refused."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
+    os.close(handle)
+    os.chmod(temporary, 0o644)
+    return temporary
+
+
+def save_config(config, folder):
+    """Write the fields of a config dataclass as folder/config.json, atomically."""
+    path = Path(folder) / CONFIG_FILE
+    temporary = _temporary_beside(path)
+    try:
+        Path(temporary).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_config(kind, folder):
+    """folder/config.json -> an instance of the dataclass `kind`. Unknown and missing keys raise WeightsError."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON ({error})") from error
+    return config_from_fields(kind, fields, path)
+
+
+def config_from_fields(kind, fields, where):
+    """Plain dict -> config dataclass `kind`; lists become tuples. `where` names the source in errors."""
+    if not isinstance(fields, dict):
+        raise WeightsError(f"{where}: expected the fields of {kind.__name__}, found {type(fields).__name__}")
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(fields) - set(known))
+    needed = [
+        name
+        for name, field in known.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = sorted(set(needed) - set(fields))
+    if unknown or missing:
+        raise WeightsError(f"{where}: not a {kind.__name__}: unknown keys {unknown}, missing keys {missing}")
+    return kind(**{name: _frozen(value) for name, value in fields.items()})
+
+
+def _frozen(value):
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def save_model(cell, config, folder):
+    """Write the parameters of `cell` and its config dataclass into `folder`, atomically, compared after writing."""
+    entries = []
+    for name, parameter in cell.parameters_and_names():
+        dtype, shape = str(parameter.dtype), tuple(parameter.shape)
+        if dtype == "BFloat16":
+            load = _bf16_bits(parameter)
+            entries.append((name, "BF16", shape, load))
+        else:
+            entries.append((name, numpy_name(np.dtype(dtype.lower())), shape, parameter.asnumpy))
+    save_config(config, folder)
+    write_tensors(Path(folder) / MODEL_FILE, entries, {"format": "mindspore", "config": type(config).__name__})
+
+
+def _bf16_bits(parameter):
+    return lambda: fp32_to_bf16(parameter.float().asnumpy())
+
+
+def load_weights(cell, path, prefix=""):
+    """Load a safetensors file (or the folder that holds it) into `cell`, strictly.
+
+    Floats are cast to the width of the cell's parameters. `prefix` selects the part `prefix*` of the file for a cell
+    that is one part of the saved one. Raises WeightsError naming every missing, unknown, wrong-shaped tensor at once,
+    and any tensor with a value that is not finite. Returns the cell.
+    """
+    import mindspore as ms  # only here: the readers above serve the converter, which runs without MindSpore
+
+    path = Path(path)
+    if path.is_dir():
+        path = path / MODEL_FILE
+    parameters = {prefix + name: parameter for name, parameter in cell.parameters_and_names()}
+    with TensorFile(path) as file:
+        present = {name for name in file.shapes if name.startswith(prefix)}
+        wrong = [
+            f"{name} {file.shapes[name]} instead of {tuple(parameters[name].shape)}"
+            for name in sorted(present & set(parameters))
+            if file.shapes[name] != tuple(parameters[name].shape)
+        ]
+        problems = [
+            f"{kind}: {summary(sorted(names))}"
+            for kind, names in (
+                ("missing", set(parameters) - present),
+                ("unknown", present - set(parameters)),
+                ("wrong shape", wrong),
+            )
+            if names
+        ]
+        if problems:
+            raise WeightsError(f"{path} does not fit {type(cell).__name__}: {'; '.join(problems)}")
+        broken = [name for name in parameters if not _finite(file, name)]
+        if broken:
+            raise WeightsError(f"{path} holds values that are not finite: {summary(broken)}")
+        for name, parameter in parameters.items():
+            values = ms.Tensor(file.read(name))
+            parameter.set_data(values if values.dtype == parameter.dtype else values.astype(parameter.dtype))
+    return cell
+
+
+def _finite(file, name):
+    values = file.read(name)
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
