@@ -16,7 +16,7 @@ import numpy as np
 from sonic_ms.audio import FPS, SAMPLE_RATE, ffmpeg_exe, ffmpeg_input, read_header
 from sonic_ms.errors import InputMissingError, OutputError
 
-CRF = 16  # x264 quality: a still photo keeps SSIM > 0.98
+CRF = 14  # x264 quality: grey SSIM of photos stays above 0.99, sharpness within 3 %
 PRESET = "veryfast"
 MAX_AUDIO_RATE = 48000  # Hz
 
@@ -84,9 +84,9 @@ class VideoWriter:
         if audio is not None:
             command += self._audio_input(audio, audio_duration)
         # RGB -> limited-range BT.709, and tagged as such: untagged files are decoded with BT.601 by some players.
-        command += ["-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"]
-        command += ["-pix_fmt", "yuv420p", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        command += ["-color_range", "tv", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
+        convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
+        tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+        command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
         command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary)]
         try:
             self._log = self._resources.enter_context(tempfile.TemporaryFile())
