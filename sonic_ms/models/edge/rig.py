@@ -1,0 +1,238 @@
+"""Landmarks + curves -> the numbers that steer the motion field. NumPy, on the host.
+
+A `Rig` describes one photo's face in crop units (the crop is a square of side 1): the mouth's own axes, its lip contours
+as small polynomials, eyes, brows, chin and head. `frame_parameters` turns articulation curves and head pose into one
+row of numbers a frame, the only input that changes from frame to frame in the renderer.
+
+Mouth frame: origin between the mouth corners, u along the corners' line (+-1 at the corners), v perpendicular and
+downwards, both in half mouth widths (hw). A lip contour is v(u) = (1 - u^2) * (c0 + c1 u + ... + c4 u^4) + c5 u^2.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sonic_ms import face
+from sonic_ms.models.edge.curves import CORNERS, JAW, LOWER, OPEN, ROUND, TONGUE, UPPER, WIDTH
+
+TERMS = 6  # coefficients of one contour
+
+# How far the mouth moves at curve value 1, in half mouth widths (an average adult mouth is 50 mm wide: hw = 25 mm)
+MAX_GAP = 0.72  # inner lips at open = 1: about 18 mm
+CHIN_DROP = 0.42
+WIDEN, NARROW = 0.10, 0.22
+CORNER_LIFT = 0.16
+UPPER_SHARE = 0.22  # part of the gap that the upper lip gives; the jaw gives the rest
+UPPER_RAISE = 0.09
+LOWER_TUCK = 0.05
+ROUND_THICKEN = 0.22
+ROI_SPAN = (3.0, 2.25)  # width and height of the painter's rectangle, in half mouth widths
+ROI_ABOVE = 0.85  # of it above the mouth's centre
+PRESS_THIN = 0.9  # lip thickness lost per unit of negative `open`
+SEAM = 0.38  # where between an open photo's lips they meet when closed, from upper to lower
+
+# Columns of the parameter row. Each entry: name -> number of columns.
+LAYOUT = {
+    "mouth": 5,  # x, y, cos, sin, hw in crop units
+    "width": 1,  # relative change of mouth width
+    "source": 4 * TERMS,  # contours in the photo: outer upper, inner upper, inner lower, outer lower
+    "target": 4 * TERMS,  # the same contours in this frame
+    "face": 5,  # nose base v, chin v, chin curvature, jaw half-width u, neck length v
+    "chin": 1,  # chin drop in hw
+    "head": 4,  # centre x, y and radii x, y in crop units
+    "pose": 4,  # shift x, y in crop units, roll in radians, zoom
+    "eyes": 2 * 11,  # per eye: x, y, cos, sin, half-width, upper lid c0 c1 c2, lower lid c0 c1 c2
+    "lids": 2,  # closing of each eye, 0..1
+    "brows": 2 * 3,  # per brow: x, y, radius in crop units
+    "lift": 1,  # brow lift in crop units
+    "paint": 5,  # gap at the middle in hw, jaw, tongue, rounding, gap in the photo: what the painter is told
+    "roi": 4,  # x, y, width, height of the painter's rectangle in crop units
+}
+OFFSETS = dict(zip(LAYOUT, np.cumsum([0, *LAYOUT.values()]).tolist()))
+N_PARAMETERS = sum(LAYOUT.values())
+
+# Head pose of a frame, besides the mouth. Order of the columns of `pose` in frame_parameters.
+POSE = ("shift_x", "shift_y", "roll", "zoom", "blink", "brow")  # face heights, face heights, radians, share, 0..1, 0..1
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One face in crop units; see the module's header for the mouth frame."""
+
+    mouth: np.ndarray  # (5,)
+    source: np.ndarray  # (4, TERMS)
+    seam: np.ndarray  # (TERMS,) the line where the closed lips meet
+    face: np.ndarray  # (5,)
+    head: np.ndarray  # (4,)
+    eyes: np.ndarray  # (2, 11)
+    brows: np.ndarray  # (2, 3)
+    height: float  # face height in crop units
+
+    @property
+    def roi(self):
+        """The painter's rectangle (x, y, w, h): upright, ROI_SPAN large, around the mouth."""
+        half = self.mouth[4]
+        return np.array([
+            self.mouth[0] - ROI_SPAN[0] / 2 * half, self.mouth[1] - ROI_ABOVE * half,
+            ROI_SPAN[0] * half, ROI_SPAN[1] * half,
+        ])  # fmt: skip
+
+
+def _basis(u):
+    """(n,) -> (n, TERMS), see the header; beyond the corners the contour stays at its corner value."""
+    u = np.clip(u, -1, 1)
+    shape = 1 - u**2
+    return np.stack([shape, shape * u, shape * u**2, shape * u**3, shape * u**4, u**2], axis=1)
+
+
+def _fit_contour(points):
+    """Least squares with a little damping on the high terms, so that a noisy landmark bends nothing."""
+    basis = _basis(points[:, 0])[:, :5]
+    damping = np.diag([1e-4, 1e-3, 1e-3, 1e-2, 1e-2])
+    coefficients = np.linalg.solve(basis.T @ basis + damping, basis.T @ points[:, 1])
+    return np.append(coefficients, 0.0)
+
+
+def _axes(left, right):
+    """Origin, (cos, sin) and half distance of the line between two points."""
+    middle, half = (left + right) / 2, (right - left) / 2
+    length = np.linalg.norm(half)
+    return middle, half / length, length
+
+
+def _to_frame(points, middle, axis, half):
+    relative = (points - middle) / half
+    return np.stack([relative @ axis, relative @ np.array([-axis[1], axis[0]])], axis=1)
+
+
+def _eye(points, upper, lower):
+    middle, axis, half = _axes(points[upper[0]], points[upper[-1]])
+    coefficients = []
+    for indices in (upper, lower):
+        local = _to_frame(points[list(indices)], middle, axis, half)
+        basis = _basis(local[:, 0])[:, :3]
+        coefficients.append(np.linalg.lstsq(basis, local[:, 1], rcond=None)[0])
+    return np.concatenate([middle, axis, [half], *coefficients])
+
+
+def build_rig(points):
+    """468 landmarks in crop units, (468, 2) -> Rig."""
+    points = np.asarray(points, np.float64)[:, :2]
+    middle, axis, half = _axes(points[face.RIGHT_MOUTH_CORNER], points[face.LEFT_MOUTH_CORNER])
+
+    def local(indices):
+        return _to_frame(points[list(indices)], middle, axis, half)
+
+    lips = (face.OUTER_UPPER_LIP, face.INNER_UPPER_LIP, face.INNER_LOWER_LIP, face.OUTER_LOWER_LIP)
+    source = np.stack([_fit_contour(local(indices)) for indices in lips])
+    # the mesh lets closed lips cross by a hair: the inner contours must not
+    crossing = np.minimum(0, source[2] - source[1])[0]
+    source[1, 0] += crossing / 2
+    source[2, 0] -= crossing / 2
+    seam = source[1] + SEAM * (source[2] - source[1])
+
+    oval = local(face.FACE_OVAL)
+    chin = local([face.CHIN])[0]
+    below = oval[(oval[:, 1] > 0.55 * chin[1]) & (np.abs(oval[:, 0]) < 1.6)]
+    curvature = np.sum((chin[1] - below[:, 1]) * below[:, 0] ** 2) / (np.sum(below[:, 0] ** 4) + 1e-6)
+    at_mouth = oval[np.abs(oval[:, 1]) < 0.8]
+    jaw = np.abs(at_mouth[:, 0]).min() if len(at_mouth) else 1.8
+    nose = local([2])[0, 1]
+    shape = np.array([nose, chin[1], np.clip(curvature, 0, 0.6), np.clip(jaw, 1.2, 2.6), 1.3])
+
+    height = np.linalg.norm(points[face.FOREHEAD] - points[face.CHIN])
+    width = np.ptp(points[list(face.FACE_OVAL), 0])
+    centre = (points[face.FOREHEAD] + points[face.CHIN]) / 2 - np.array([0, 0.1 * height])
+    head = np.array([*centre, 0.62 * width, 0.78 * height])
+
+    brows = []
+    for upper, lower in (
+        (face.RIGHT_BROW_UPPER, face.RIGHT_BROW_LOWER),
+        (face.LEFT_BROW_UPPER, face.LEFT_BROW_LOWER),
+    ):
+        brow = points[list(upper + lower)]
+        brows.append([*brow.mean(axis=0), 0.55 * np.ptp(brow[:, 0])])
+    eyes = np.stack(
+        [
+            _eye(points, face.RIGHT_EYE_UPPER, face.RIGHT_EYE_LOWER),
+            _eye(points, face.LEFT_EYE_UPPER, face.LEFT_EYE_LOWER),
+        ]
+    )
+    return Rig(np.array([*middle, *axis, half]), source, seam, shape, head, eyes, np.array(brows), float(height))
+
+
+def _target_contours(rig, curves):
+    """Lip contours of every frame, (n, 4, TERMS)."""
+    gap = MAX_GAP * np.maximum(curves[:, OPEN], 0)[:, None]
+    press = np.maximum(-curves[:, OPEN], 0)[:, None]
+    tuck, lift = curves[:, LOWER, None], curves[:, UPPER, None]
+    rounding = np.clip(curves[:, ROUND], 0, 1)[:, None]
+    parabola = np.zeros(TERMS)
+    parabola[0] = 1.0
+    corner = np.zeros(TERMS)
+    corner[5] = -CORNER_LIFT
+    raised = curves[:, CORNERS, None] * corner
+
+    # An open gap is a bit squarer than a parabola: the term in u^2 keeps its width when it is small.
+    opening = parabola + 0.35 * np.eye(TERMS)[2]
+    speaking = np.clip(gap / 0.2, 0, 1)  # raising and tucking show only on a mouth that speaks
+    inner_upper = rig.seam - (UPPER_SHARE * gap + UPPER_RAISE * lift * speaking) * opening + raised
+    inner_lower = rig.seam + (1 - UPPER_SHARE) * gap * opening - LOWER_TUCK * tuck * speaking * parabola + raised
+    inner_lower = inner_upper + _positive_part(inner_lower - inner_upper)
+
+    thick_upper = (rig.source[1] - rig.source[0]) * (1 + ROUND_THICKEN * rounding - PRESS_THIN * press)
+    thick_lower = (rig.source[3] - rig.source[2]) * (1 + ROUND_THICKEN * rounding - PRESS_THIN * press - 0.25 * tuck)
+    # skin follows the lip's inner edge only partly, so a lip that moves a lot also stretches a little
+    pull_upper = 0.18 * (inner_upper - rig.source[1])
+    pull_lower = 0.10 * (inner_lower - rig.source[2])
+    outer_upper = inner_upper - thick_upper - pull_upper
+    outer_lower = inner_lower + thick_lower - pull_lower
+    return np.stack([outer_upper, inner_upper, inner_lower, outer_lower], axis=1)
+
+
+def _positive_part(gap):
+    """A gap polynomial never turns negative at the middle: lips press, they do not cross."""
+    return np.where(gap[:, :1] > 0, gap, 0.0)
+
+
+def frame_parameters(rig, curves, pose):
+    """One row of renderer parameters a frame: float32 (n, N_PARAMETERS), columns as in LAYOUT.
+
+    curves: (n, 8) articulation curves; pose: (n, 6) in the order of POSE.
+    """
+    n = len(curves)
+    width = curves[:, WIDTH]
+    width = np.where(width > 0, WIDEN * width, NARROW * width) - 0.06 * np.clip(curves[:, ROUND], 0, 1)
+    chin = CHIN_DROP * np.clip(curves[:, JAW], 0, 1.5)
+    target = _target_contours(rig, curves)
+    middle_gap = target[:, 2, 0] - target[:, 1, 0]
+
+    def still(values):
+        return np.broadcast_to(np.ravel(values), (n, np.size(values)))
+
+    columns = {
+        "mouth": still(rig.mouth),
+        "width": width[:, None],
+        "source": still(rig.source),
+        "target": target.reshape(n, -1),
+        "face": still(rig.face),
+        "chin": chin[:, None],
+        "head": still(rig.head),
+        "pose": pose[:, :4] * np.array([rig.height, rig.height, 1, 1]),
+        "eyes": still(rig.eyes),
+        "lids": np.repeat(pose[:, 4:5], 2, axis=1),
+        "brows": still(rig.brows),
+        "lift": pose[:, 5:6] * 0.035 * rig.height,
+        "paint": np.stack(
+            [
+                middle_gap,
+                curves[:, JAW],
+                np.clip(curves[:, TONGUE], 0, 1),
+                np.clip(curves[:, ROUND], 0, 1),
+                np.full(n, rig.source[2, 0] - rig.source[1, 0]),
+            ],
+            axis=1,
+        ),
+        "roi": still(rig.roi),
+    }
+    return np.concatenate([columns[name] for name in LAYOUT], axis=1).astype(np.float32)
