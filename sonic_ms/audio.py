@@ -102,7 +102,7 @@ def load_audio(source, max_seconds=None, min_seconds=MIN_SECONDS, sample_rate=SA
         name = "audio array"
         samples = _from_array(source, sample_rate, limit, max_seconds, duration)
     else:
-        name = str(source)
+        name = f"audio {source}"
         samples = _from_file(Path(source), limit, max_seconds, duration)
     if duration is not None:
         samples = samples[: round(duration * SAMPLE_RATE)]
@@ -115,7 +115,7 @@ def load_audio(source, max_seconds=None, min_seconds=MIN_SECONDS, sample_rate=SA
         raise _too_long(name, seconds, max_seconds)
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds samples that are not finite numbers (NaN or infinity); export it again")
-    return np.clip(samples, -1, 1)
+    return np.clip(samples, -1, 1, out=samples)
 
 
 def _too_long(name, seconds, max_seconds):
@@ -175,14 +175,13 @@ def _from_file(path, limit, max_seconds, duration):
         raw.seek(0)
         samples = np.fromfile(raw, "<f4")
     seconds = len(samples) / SAMPLE_RATE
-    remarks = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    # Without the "[mp3 @ 0x55d0...] " that ffmpeg puts before its remarks.
+    remarks = re.sub(r"\[[^]]* @ [^]]*\] ", "", done.stderr.decode("utf-8", "replace")).strip().splitlines()
     expected = min(header.seconds or 0, limit)
     # Decoders pass over a bad frame or two; complaints together with missing sound mean a broken file.
     if done.returncode or (remarks and seconds < 0.9 * expected):
-        reason = remarks[-1] if remarks else f"ffmpeg ended with code {done.returncode}"
-        raise AudioError(
-            f"audio {path}: corrupt, {seconds:.1f} of {expected:.1f} s could be decoded ({reason}); export it again"
-        )
+        reason = remarks[0] if remarks else f"ffmpeg ended with code {done.returncode}"
+        raise AudioError(f"audio {path}: corrupt, only {seconds:.1f} s could be decoded ({reason}); export it again")
     return samples
 
 

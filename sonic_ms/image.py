@@ -1,5 +1,7 @@
 """Portrait in: any still image -> (h, w, 3) uint8 RGB; and the few size changes the pipeline needs. NumPy only."""
 
+import io
+import re
 import warnings
 from pathlib import Path
 
@@ -55,8 +57,9 @@ def _from_file(path):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
     except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error)).group()  # Pillow's words: "Image size (900000000 pixels) exceeds..."
         raise ImageError(
-            f"{name}: {error}; expected at most {MAX_PIXELS // 10**6} million; scale it down first"
+            f"{name}: {pixels} pixels, expected at most {MAX_PIXELS // 10**6} million; scale it down first"
         ) from error
     except UnidentifiedImageError:
         return _from_file_opencv(path)
@@ -75,8 +78,6 @@ def _from_file(path):
 
 def _to_srgb(image):
     """Colours of an embedded profile (Display P3 of phones, CMYK of print) as sRGB; a broken profile is ignored."""
-    import io
-
     from PIL import ImageCms
 
     profile = image.info.get("icc_profile")

@@ -1,0 +1,59 @@
+"""Fixtures for every test: two public-domain portraits, speech-like sound, the face nets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """Eileen Collins, 512x512 RGB, smiling with teeth; face about 107 pixels high."""
+    from skimage import data
+
+    image = data.astronaut()
+    image.setflags(write=False)
+    return image
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    """Grace Hopper, 600x512 RGB, mouth closed; face about 204 pixels high."""
+    import matplotlib
+
+    from sonic_ms.image import load_image
+
+    image = load_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    image.setflags(write=False)
+    return image
+
+
+@pytest.fixture(scope="session")
+def analyzer():
+    from sonic_ms.face import FaceAnalyzer
+
+    return FaceAnalyzer()
+
+
+@pytest.fixture(scope="session")
+def make_speech():
+    """Function (seconds, seed=0) -> float32 16 kHz: voiced syllables of 120-250 ms in two formants, with pauses of
+    400 ms after every fourth; also the (start, stop) seconds of the syllables."""
+
+    def make(seconds, seed=0):
+        rng = np.random.default_rng(seed)
+        samples, spans, now = np.zeros(round(seconds * 16000), np.float32), [], 0.3
+        while now + 0.3 < seconds:
+            length = rng.uniform(0.12, 0.25)
+            time = np.arange(round(length * 16000)) / 16000
+            pitch, formants = rng.uniform(110, 160), rng.uniform([300, 900], [800, 2200])
+            harmonics = np.arange(1, 30) * pitch
+            gains = sum(1 / (1 + ((harmonics - formant) / 90) ** 2) for formant in formants) + 0.003
+            voice = np.sin(2 * np.pi * harmonics[:, None] * time) * gains[:, None]
+            start = round(now * 16000)
+            samples[start : start + len(time)] = 0.1 * voice.sum(0) * np.sin(np.pi * time / length) ** 0.5
+            spans.append((now, now + length))
+            now += length + (0.4 if len(spans) % 4 == 0 else 0.03)
+        return samples, spans
+
+    return make
