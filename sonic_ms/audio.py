@@ -52,6 +52,11 @@ def ffmpeg_input(path):
     return ["-protocol_whitelist", "file", "-i", f"file:{Path(path).absolute()}"]
 
 
+def ffmpeg_remarks(stderr):
+    """Lines of ffmpeg's error output (bytes), without the "[mp3 @ 0x55d0...] " in front of them."""
+    return re.sub(r"\[[^]]* @ [^]]*\] ", "", stderr.decode("utf-8", "replace")).strip().splitlines()
+
+
 @dataclass(frozen=True)
 class MediaHeader:
     """What ffmpeg says about a file without decoding it."""
@@ -175,8 +180,7 @@ def _from_file(path, limit, max_seconds, duration):
         raw.seek(0)
         samples = np.fromfile(raw, "<f4")
     seconds = len(samples) / SAMPLE_RATE
-    # Without the "[mp3 @ 0x55d0...] " that ffmpeg puts before its remarks.
-    remarks = re.sub(r"\[[^]]* @ [^]]*\] ", "", done.stderr.decode("utf-8", "replace")).strip().splitlines()
+    remarks = ffmpeg_remarks(done.stderr)
     expected = min(header.seconds or 0, limit)
     # Decoders pass over a bad frame or two; complaints together with missing sound mean a broken file.
     if done.returncode or (remarks and seconds < 0.9 * expected):

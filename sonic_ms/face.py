@@ -4,7 +4,7 @@ Models (Apache-2.0, fetched by assets.py): V. Bazarevsky et al., "BlazeFace: Sub
 Mobile GPUs", 2019; Y. Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019.
 
 Left and right are the person's own: the RIGHT eye is on the left side of an ordinary photo. Points are pixels of the
-image, x to the right, y down; z points away from the camera, in the same unit.
+image, x to the right, y down, whole numbers at pixel centres; z points away from the camera, in the same unit.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,8 @@ MESH_SIDE = 192  # pixels, input of the mesh
 MESH_MARGIN = 1.5  # side of the mesh crop over the longer side of the face box
 SCORE_THRESHOLD = 0.5
 TILE_SCORE_THRESHOLD = 0.6  # zoomed tiles show more hands, knees and patterns
-NMS_IOU = 0.3
+CONFIDENCE = 0.57  # detector's score times the mesh net's: clear faces reach 0.87, cats and patterns 0.55
+NMS_OVERLAP = 0.3  # of the smaller box
 PRESENCE_THRESHOLD = 0.5
 MIN_FACE_HEIGHT = 48  # pixels forehead to chin; less gives no usable mouth
 SMALL_FACE_HEIGHT = 96  # pixels; less is worth a note
@@ -86,10 +87,10 @@ class _Crop:
     roll: float
 
     def to_image(self):
-        """(2, 3) affine matrix: crop pixels -> image pixels."""
+        """(2, 3) affine matrix: pixels of the crop -> pixels of the image, both whole at pixel centres."""
         scale = self.side / MESH_SIDE
         a, b = scale * np.cos(self.roll), scale * np.sin(self.roll)
-        half = MESH_SIDE / 2
+        half = (MESH_SIDE - 1) / 2
         return np.array([[a, -b, self.x - half * (a - b)], [b, a, self.y - half * (a + b)]])
 
 
@@ -107,11 +108,7 @@ def _sigmoid(x):
     return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
 
 
-def _area(face):
-    return face.box[2] * face.box[3]
-
-
-def _iou(one, other):
+def _overlap(one, other):
     """Overlap of two boxes (x, y, w, h) over the smaller one: a part of a face counts as that face."""
     width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
     height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
@@ -127,9 +124,10 @@ class FaceAnalyzer:
         self._anchors = _anchors()
 
     def detect(self, rgb):
-        """All faces of an image (h, w, 3) uint8, largest first. Faces down to about 1/30 of the short side are found.
+        """All faces of an image (h, w, 3) uint8, largest first. Boxes down to about 1/25 of the short side are found.
 
-        The whole image first, then overlapping squares of half its short side; of a quarter too while nothing is sure.
+        The whole image first, then overlapping squares of its short side and of half of it; of a quarter too while
+        nothing is sure. What the mesh net does not take for a face either is dropped.
         """
         height, width = rgb.shape[:2]
         short, long = min(height, width), max(height, width)
@@ -142,17 +140,19 @@ class FaceAnalyzer:
                 break
             for corner in _tiles(width, height, side):
                 found = self._detect_square(rgb, corner, side, TILE_SCORE_THRESHOLD)
-                faces += [f for f in found if not _is_cut(f.box, corner, side, width, height) and self._is_face(rgb, f)]
+                faces += [face for face in found if not _is_cut(face.box, corner, side, width, height)]
         kept = []
         for face in sorted(faces, key=lambda f: -f.score):
-            if all(_iou(face.box, other.box) < NMS_IOU for other in kept):
+            if all(_overlap(face.box, other.box) < NMS_OVERLAP for other in kept):
                 kept.append(face)
-        return sorted(kept, key=lambda f: -_area(f))
+        kept = [face for face in kept if face.score * self.landmarks(rgb, face).score > CONFIDENCE]
+        return sorted(kept, key=lambda f: -f.box[2] * f.box[3])
 
     def _detect_square(self, rgb, corner, side, threshold):
         """Faces in the square at `corner` (x, y); what lies outside the image is black."""
         scale = DETECTOR_SIDE / side
-        matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+        shift = (scale - 1) / 2  # from edges to pixel centres
+        matrix = np.array([[scale, 0, shift - corner[0] * scale], [0, scale, shift - corner[1] * scale]])
         square = _warp_down(rgb, matrix, DETECTOR_SIDE, cv2.BORDER_CONSTANT)
         self._detector.setInput(cv2.dnn.blobFromImage(square, 1 / 127.5, mean=(127.5,) * 3))
         outputs = self._detector.forward(self._detector.getUnconnectedOutLayersNames())
@@ -166,33 +166,38 @@ class FaceAnalyzer:
             # Blending the boxes of one face by score is steadier than the best alone (Bazarevsky et al., section 4.4).
             weight = scores[group] / scores[group].sum()
             size = weight @ values[group, 1] * side
-            points = np.tensordot(weight, values[group] + self._anchors[group][:, None], 1) * side + corner  # (8, 2)
+            points = np.tensordot(weight, values[group] + self._anchors[group][:, None], 1)  # (8, 2)
+            points = points * side + corner - 0.5
             box = (*(points[0] - size / 2), *size)
             faces.append(Face(tuple(map(float, box)), float(scores[group[0]]), points[2:].astype(np.float32)))
         return faces
 
-    def _is_face(self, rgb, face):
-        return self._run_mesh(rgb, _crop_of_face(face)).score > PRESENCE_THRESHOLD
-
     def landmarks(self, rgb, face):
         """Landmarks of a face: a `Face`, or a box (x, y, w, h) in pixels.
 
-        Two passes: the second crop is centred, sized and turned upright by the points of the first.
+        A bare box says nothing of the roll: it is tried upright and leaning either way, and the surest result counts.
         """
         if isinstance(face, Face):
-            return self._refine(rgb, _crop_of_face(face), 1)
+            return self._refine(rgb, _crop_of_face(face))
         x, y, width, height = face
-        # A bare box says nothing of the roll: the mesh net tolerates about 45 degrees, each pass removes some.
-        return self._refine(rgb, _Crop(x + width / 2, y + height / 2, max(width, height) * MESH_MARGIN, 0.0), 2)
+        side = max(width, height) * MESH_MARGIN
+        crops = [_Crop(x + width / 2, y + height / 2, side, roll) for roll in (0.0, np.pi / 4, -np.pi / 4)]
+        return max((self._refine(rgb, crop) for crop in crops), key=lambda found: found.score)
 
-    def _refine(self, rgb, crop, passes):
-        first = self._run_mesh(rgb, crop)
-        for _ in range(passes):
-            refined = self._run_mesh(rgb, _crop_of_points(first.points))
-            if refined.score < first.score - 0.2:  # the first pass was off, and its crop leads away from the face
+    def _refine(self, rgb, crop):
+        """At least two passes: each crop is centred, sized and turned upright by the points of the one before; up to
+        five while that still changes the crop."""
+        found = self._run_mesh(rgb, crop)
+        for _ in range(4):
+            before, crop = crop, _crop_of_points(found.points)
+            refined = self._run_mesh(rgb, crop)
+            if refined.score < found.score - 0.2:  # the points were off, and their crop leads away from the face
                 break
-            first = refined
-        return first
+            found = refined
+            shift = np.hypot(crop.x - before.x, crop.y - before.y) + abs(crop.side - before.side)
+            if shift < 0.1 * crop.side and abs(crop.roll - before.roll) < 0.1:
+                break
+        return found
 
     def _run_mesh(self, rgb, crop):
         to_image = crop.to_image()
@@ -202,6 +207,8 @@ class FaceAnalyzer:
         score, points = sorted(self._mesh.forward(self._mesh.getUnconnectedOutLayersNames()), key=lambda o: o.size)
         points = points.reshape(468, 3).astype(np.float64)
         result = np.empty((468, 3), np.float32)
+        # The net's points are whole at pixel centres: with that, a mirrored photo gives mirrored points to 0.1 pixel of
+        # the crop (0.6 when they are counted from the pixel's edge).
         result[:, :2] = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
         result[:, 2] = points[:, 2] * crop.side / MESH_SIDE
         return Landmarks(result, float(_sigmoid(score.item())))
@@ -260,7 +267,7 @@ def _groups(order, values, anchors):
     boxes = np.concatenate([corner, size], 1)
     groups = []
     for index in order:
-        home = next((group for group in groups if _iou(boxes[index], boxes[group[0]]) > NMS_IOU), None)
+        home = next((group for group in groups if _overlap(boxes[index], boxes[group[0]]) > NMS_OVERLAP), None)
         if home is None:
             groups.append([index])
         else:
@@ -350,7 +357,7 @@ def pose(points):
     across = points[[263, 454, 356, 361]].mean(0) - points[[33, 234, 127, 132]].mean(0)  # to the person's left
     down = points[[CHIN, 2, 168]].mean(0) - points[[FOREHEAD, 151, 9]].mean(0)
     yaw = np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1])))
-    pitch = np.degrees(np.arctan2(down[2], np.hypot(down[0], down[1])))
+    pitch = -np.degrees(np.arctan2(down[2], np.hypot(down[0], down[1])))
     roll = np.degrees(np.arctan2(across[1], across[0]))
     return float(yaw), float(pitch), float(roll)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.audio import FPS, SAMPLE_RATE, ffmpeg_exe, ffmpeg_input, read_header
+from sonic_ms.audio import FPS, SAMPLE_RATE, ffmpeg_exe, ffmpeg_input, ffmpeg_remarks, read_header
 from sonic_ms.errors import InputMissingError, OutputError
 
 CRF = 14  # x264 quality: grey SSIM of photos stays above 0.99, sharpness within 3 %
@@ -161,7 +161,7 @@ class VideoWriter:
 
     def _failed(self):
         self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        lines = ffmpeg_remarks(self._log.read())
         full = next((line for line in lines if "No space left" in line), None)
         reason = full or (lines[-1] if lines else f"ffmpeg ended with code {self._process.returncode}")
         advice = "free some space" if full else "check the folder and the recording"
