@@ -62,9 +62,9 @@ class MouthField(nn.Cell):
         both = parameters[:, OFFSETS["source"] : OFFSETS["source"] + 8 * TERMS]
         both = ops.matmul(self.mix, ops.reshape(both, (batch, 8, TERMS)))
         contours = ops.reshape(ops.matmul(both, basis), (batch, 8, height, width))
-        outer_upper, inner_upper = contours[:, 0], contours[:, 1]
-        inner_lower, outer_lower = contours[:, 2], contours[:, 3]
-        move_ou, move_iu, move_il, move_ol = contours[:, 4], contours[:, 5], contours[:, 6], contours[:, 7]
+        outer_upper, inner_upper, inner_lower, outer_lower, move_ou, move_iu, move_il, move_ol = [
+            ops.reshape(plane, (batch, height, width)) for plane in ops.split(contours, 1, 1)
+        ]
 
         nose = self.column(parameters, OFFSETS["face"])
         chin_v = self.column(parameters, OFFSETS["face"] + 1)
@@ -111,8 +111,8 @@ class MouthField(nn.Cell):
 class FaceField(nn.Cell):
     """Flow of the whole crop. Inputs x, y: (1, h, w) crop units in [0, 1]; parameters (b, N_PARAMETERS).
 
-    Returns eight fields (b, h, w): source x and y of the upper layer, source x and y of the lower layer, the two lip
-    distances in crop units, and the mouth-frame u and v.
+    Returns six fields (b, h, w): source x and y of the upper layer, source x and y of the lower layer, and the two lip
+    distances in crop units. Brows and lids are part of it; `mouth_fields` leaves them out and tells more of the mouth.
     """
 
     def __init__(self):
@@ -172,7 +172,10 @@ class FaceField(nn.Cell):
         bump = smooth01(1.0 - dx * dx) * smooth01(1.0 - dy * dy)
         return self.column(parameters, OFFSETS["lift"]) * bump
 
-    def construct(self, x, y, parameters):
+    def mouth_fields(self, x, y, parameters):
+        """Twelve fields (b, h, w): source x and y of the upper layer, source x and y of the lower layer, the two lip
+        distances in crop units, mouth-frame u and v, the place before the head moved x and y, and the photo's own two
+        lip distances in half mouth widths."""
         x, y = self.head(x, y, parameters)
         mouth_x, mouth_y = self.column(parameters, 0), self.column(parameters, 1)
         cos, sin = self.column(parameters, 2), self.column(parameters, 3)
@@ -180,10 +183,16 @@ class FaceField(nn.Cell):
         dx, dy = (x - mouth_x) / half, (y - mouth_y) / half
         u, v = cos * dx + sin * dy, cos * dy - sin * dx
         source_u, upper_v, lower_v, below_upper, above_lower = self.mouth(u, v, parameters)
+        upper_x = mouth_x + half * (cos * source_u - sin * upper_v)
+        upper_y = mouth_y + half * (sin * source_u + cos * upper_v)
+        lower_x = mouth_x + half * (cos * source_u - sin * lower_v)
+        lower_y = mouth_y + half * (sin * source_u + cos * lower_v)
+        own_below, own_above = self.mouth.source_distances(u, v, parameters)
+        distances = (below_upper * half, above_lower * half)
+        return upper_x, upper_y, lower_x, lower_y, *distances, u, v, x, y, own_below, own_above
+
+    def construct(self, x, y, parameters):
+        upper_x, upper_y, lower_x, lower_y, below, above, _, _, x, y, _, _ = self.mouth_fields(x, y, parameters)
         rest = self.brow(x, y, parameters, 0) + self.brow(x, y, parameters, 1)
         rest = rest - self.lid(x, y, parameters, 0) - self.lid(x, y, parameters, 1)
-        upper_x = mouth_x + half * (cos * source_u - sin * upper_v)
-        upper_y = mouth_y + half * (sin * source_u + cos * upper_v) + rest
-        lower_x = mouth_x + half * (cos * source_u - sin * lower_v)
-        lower_y = mouth_y + half * (sin * source_u + cos * lower_v) + rest
-        return upper_x, upper_y, lower_x, lower_y, below_upper * half, above_lower * half, u, v
+        return upper_x, upper_y + rest, lower_x, lower_y + rest, below, above
