@@ -78,10 +78,10 @@ def read_header(path):
         return None
     text = text[found.start() :]
     seconds = None
-    if duration := re.search(r"^  Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", text, re.M):
+    if duration := re.search(r"^ +Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", text, re.M):
         hours, minutes, rest = duration.groups()
         seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    streams = dict(reversed(re.findall(r"^  Stream #0:[^\n]*?: (Audio|Video): (.*)$", text, re.M)))  # first wins
+    streams = dict(reversed(re.findall(r"^ +Stream #0:[^\n]*?: (Audio|Video): (.*)$", text, re.M)))  # first wins
     rate = re.search(r"(\d+) Hz", streams.get("Audio", ""))
     return MediaHeader(
         found.group(1), seconds, streams.get("Audio"), streams.get("Video"), int(rate.group(1)) if rate else None
