@@ -191,7 +191,7 @@ def write_tensors(path, entries, metadata=None):
             file.write(len(text).to_bytes(8, "little") + text)
             digests = {}
             for name, dtype, shape, load in entries:
-                values = np.ascontiguousarray(load())
+                values = np.asarray(load(), order="C")
                 if values.shape != tuple(shape) or values.dtype != DTYPES[dtype]:
                     raise WeightsError(f"{name}: announced {dtype} {tuple(shape)}, got {values.dtype} {values.shape}")
                 data = memoryview(values.reshape(-1)).cast("B") if values.size else b""

@@ -55,32 +55,40 @@ def inverse_deviation(mean, mean_square, epsilon):
     return 1.0 / ops.sqrt(ops.maximum(mean_square - mean * mean, 0.0) + epsilon)
 
 
-def group_norm(x, weight, bias, groups, epsilon, frames=1):
-    """Normalise each group of channels: x (b*frames, c, h, w) -> the same shape.
+def group_norm(x, weight, bias, groups, epsilon, frames=1, offset=None):
+    """Normalise each group of channels of x (+ offset): x (b, c, h, w), offset (b, c) or None -> the shape of x.
 
-    With frames > 1 the statistics run over all frames of a clip, as a 5-D GroupNorm of (b, c, frames, h, w) does.
-    Statistics and the affine map are float32 whatever the dtype of x.
+    With frames > 1, b = clips*frames and the statistics run over all frames of a clip, as a 5-D GroupNorm of
+    (clips, c, frames, h, w) does. The offset is an embedding added to every pixel; it enters through the statistics
+    and the affine map, which saves a pass over x. All of it is float32 whatever the dtype of x.
     """
     b, c, dtype = x.shape[0], x.shape[1], x.dtype
     x = ops.cast(x, ms.float32)
-    mean, mean_square = moments(x, b * groups)  # (b*groups, 1)
-    if frames > 1:
-        mean = clip_mean(mean, b, frames, groups)
-        mean_square = clip_mean(mean_square, b, frames, groups)
-    inverse = inverse_deviation(mean, mean_square, epsilon)
+    mean, mean_square = moments(x, b * c)  # of each channel, (b*c, 1)
+    if offset is not None:
+        offset = ops.reshape(ops.cast(offset, ms.float32), (b * c, 1))
+        mean_square = mean_square + offset * (2.0 * mean + offset)
+        mean = mean + offset
+    mean = clip_mean(mean, b, frames, groups)  # (b, groups, 1)
+    inverse = inverse_deviation(mean, clip_mean(mean_square, b, frames, groups), epsilon)
     weight = ops.reshape(ops.cast(weight, ms.float32), (1, groups, c // groups))
     bias = ops.reshape(ops.cast(bias, ms.float32), (1, groups, c // groups))
-    scale = ops.reshape(inverse, (b, groups, 1)) * weight  # (b, groups, c/groups)
-    shift = bias - ops.reshape(mean, (b, groups, 1)) * scale
+    scale = inverse * weight  # (b, groups, c/groups)
+    shift = bias - mean * scale
+    if offset is not None:
+        shift = shift + scale * ops.reshape(offset, (b, groups, c // groups))
     x = x * ops.reshape(scale, (b, c, 1, 1)) + ops.reshape(shift, (b, c, 1, 1))
     return ops.cast(x, dtype)
 
 
 def clip_mean(values, b, frames, groups):
-    """Average (b*groups, 1), b = clips*frames, over the frames of each clip and repeat it for each frame."""
-    values = ops.reshape(values, (b // frames, frames, groups))
-    values = ops.ReduceMean(keep_dims=True)(values, 1)
-    return ops.reshape(ops.tile(values, (1, frames, 1)), (b * groups, 1))
+    """Average one value a channel, (b*c, 1), over each group and over the frames of its clip -> (b, groups, 1)."""
+    mean = ops.ReduceMean(keep_dims=True)
+    values = mean(ops.reshape(values, (b * groups, -1)), -1)  # (b*groups, 1)
+    if frames > 1:
+        values = mean(ops.reshape(values, (b // frames, frames, groups)), 1)  # (clips, 1, groups)
+        values = ops.tile(values, (1, frames, 1))
+    return ops.reshape(values, (b, groups, 1))
 
 
 def layer_norm(x, weight, bias, epsilon):
@@ -217,8 +225,8 @@ class GroupNorm(nn.Cell):
         self.weight = Parameter(Tensor(np.ones(channels, np.float32)))
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)))
 
-    def construct(self, x, frames=1):
-        return group_norm(x, self.weight, self.bias, self.groups, self.epsilon, frames)
+    def construct(self, x, frames=1, offset=None):
+        return group_norm(x, self.weight, self.bias, self.groups, self.epsilon, frames, offset)
 
 
 class LayerNorm(nn.Cell):

@@ -66,12 +66,16 @@ def test_silu_and_quick_gelu():
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-def test_group_norm_over_frames(frames):
+@pytest.mark.parametrize("shifted", [False, True])
+def test_group_norm_over_frames(frames, shifted):
     x, weight, bias = normal(6, 12, 5, 7) * 3 + 2, normal(12), normal(12)
+    offset = normal(6, 12) if shifted else np.zeros((6, 12), np.float32)
     cell = load(portable.GroupNorm(4, 12, 1e-5), weight=weight, bias=bias)
-    clip = torch.from_numpy(x).reshape(6 // frames, frames, 12, 5, 7).transpose(1, 2)  # (b, c, frames, h, w)
+    ours = cell(ms.Tensor(x), frames, ms.Tensor(offset) if shifted else None).asnumpy()
+    moved = torch.from_numpy(x + offset[:, :, None, None])
+    clip = moved.reshape(6 // frames, frames, 12, 5, 7).transpose(1, 2)  # (b, c, frames, h, w)
     theirs = F.group_norm(clip, 4, torch.from_numpy(weight), torch.from_numpy(bias), 1e-5)
-    close(cell(ms.Tensor(x), frames).asnumpy(), theirs.transpose(1, 2).reshape(6, 12, 5, 7), 5e-6)
+    close(ours, theirs.transpose(1, 2).reshape(6, 12, 5, 7), 5e-6)
 
 
 def test_group_norm_of_a_constant_is_its_bias():

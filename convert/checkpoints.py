@@ -1,0 +1,231 @@
+"""Turn upstream checkpoints into our folders: <dst>/<network>/model.safetensors and config.json.
+
+Two passes. `plan` reads names and shapes only and refuses everything that does not fit, all in one error. `convert`
+then moves the tensors one at a time, so that a 6 GB network passes through the memory of its largest tensor, into a
+hidden folder beside the result; only when all is written and compared does it take the final names.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mindspore.nn.utils import no_init_parameters
+
+from convert.families import recognise
+from convert.maps import NameMap
+from convert.readers import open_checkpoint
+from sonic_ms.errors import InputMissingError, OutputError, WeightsError
+from sonic_ms.weights import CONFIG_FILE, DTYPES, FLOATS, MODEL_FILE, cast, save_config, summary, write_tensors
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to convert: `targets` is {parameter: (source tensor, Transform)}; `dropped` are source names."""
+
+    family: object
+    path: Path
+    prefix: str
+    config: object
+    targets: dict
+    shapes: dict
+    dropped: tuple
+    bytes: int
+
+
+def parameter_shapes(cell_of, config):
+    """{parameter: shape} of a Cell; its weights are never allocated."""
+    with no_init_parameters():
+        cell = cell_of(config)
+    return {name: tuple(parameter.shape) for name, parameter in cell.parameters_and_names()}
+
+
+def match(family, config, shapes, wanted):
+    """Map source shapes (prefix removed) onto `wanted` {parameter: shape}.
+
+    Returns ({parameter: (source, Transform)}, dropped names, problems). There are no problems exactly when every
+    source is known, every parameter has one source, and all shapes agree.
+    """
+    names = NameMap(family.table(config))
+    targets, dropped, unknown, wrong, twice = {}, [], [], [], []
+    for source, shape in shapes.items():
+        goals = names.targets(source)
+        if goals is None:
+            unknown.append(source)
+        elif not goals:
+            dropped.append(source)
+        for target, transform in goals or []:
+            if target not in wanted:
+                unknown.append(source)
+            elif target in targets:
+                twice.append(f"{target} from {targets[target][0]} and {source}")
+            elif len(shape) < 1 or transform.shape(tuple(shape)) != wanted[target]:
+                wrong.append(f"{source} {tuple(shape)} does not make {target} {wanted[target]}")
+            else:
+                targets[target] = (source, transform)
+    named_wrong = {text.split(" does not make ")[1].split(" (")[0] for text in wrong}
+    missing = sorted(set(wanted) - set(targets) - named_wrong)
+    kinds = (("missing", missing), ("unknown", unknown), ("wrong shape", wrong), ("two sources", twice))
+    problems = [f"{kind}: {summary(entries)}" for kind, entries in kinds if entries]
+    return targets, tuple(dropped), problems
+
+
+def find_files(src):
+    """Checkpoint files of a tree, or the single file `src`."""
+    src = Path(src)
+    if src.is_dir():
+        files = sorted(path for path in src.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+        if not files:
+            raise InputMissingError(f"{src} holds no checkpoint ({', '.join(SUFFIXES)})")
+        return files
+    if not src.is_file():
+        raise InputMissingError(f"{src} does not exist")
+    return [src]
+
+
+def find_hints(family, path, src):
+    """Fields of the config.json that describes a checkpoint: beside it, or anywhere in the tree with its class name."""
+    beside = path.parent / CONFIG_FILE
+    others = sorted(Path(src).rglob(CONFIG_FILE)) if Path(src).is_dir() else []
+    for place in [beside, *others]:
+        if not place.is_file():
+            continue
+        try:
+            fields = json.loads(place.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"{place} is not JSON ({error})") from error
+        named = {fields.get("_class_name"), *(fields.get("architectures") or [])} - {None}
+        if named & set(family.classes) or (place == beside and not named):
+            return fields
+    return {}
+
+
+def plan_file(path, src):
+    """Job of one checkpoint; None if its keys are of no known network; WeightsError if they do not fit it."""
+    with open_checkpoint(path) as checkpoint:
+        known = recognise(checkpoint.shapes)
+        if known is None:
+            return None
+        family, prefix = known
+        shapes = {name.removeprefix(prefix): shape for name, shape in checkpoint.shapes.items()}
+        try:
+            config = family.config(
+                shapes, find_hints(family, path, src), lambda name: checkpoint.read(prefix + name)
+            )
+            wanted = parameter_shapes(family.cell, config)
+        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+            raise WeightsError(f"{path} looks like {family.name}, but its sizes cannot be read ({error!r})") from error
+        if family.name == "svd_unet":
+            wanted = {name: shape for name, shape in wanted.items() if "audio_" not in name}
+        targets, dropped, problems = match(family, config, shapes, wanted)
+        if problems:
+            raise WeightsError(f"{path} does not fit {family.name}: {'; '.join(problems)}")
+        source = {name: prefix + name if prefix + name in checkpoint.shapes else name for name in shapes}
+        targets = {target: (source[name], transform) for target, (name, transform) in targets.items()}
+        size = sum(
+            int(np.prod(shape)) * DTYPES[checkpoint.dtypes[name]].itemsize
+            for name, shape in checkpoint.shapes.items()
+        )
+        return Job(family, path, prefix, config, targets, wanted, dropped, size)
+
+
+def plan(src, only=None):
+    """Jobs of a tree or file, and notes on files left out. WeightsError lists everything that does not fit.
+
+    only: names of the networks wanted; each of them must be there.
+    """
+    jobs, notes, problems = {}, [], []
+    for path in find_files(src):
+        try:
+            job = plan_file(path, src)
+        except WeightsError as error:
+            problems.append(str(error))
+            continue
+        if job is None:
+            notes.append(f"{path}: not a network of sonic-base, left alone")
+            continue
+        name = job.family.name
+        if only and name not in only:
+            continue
+        if name in jobs:
+            # Published trees hold some networks twice, in half and in full precision: the larger one is exact.
+            job, other = sorted((job, jobs[name]), key=lambda one: -one.bytes)
+            notes.append(f"{other.path}: the same network as {job.path} in less precision, left alone")
+        jobs[name] = job
+    base = jobs.pop("svd_unet", None)
+    if base and "unet" not in jobs:
+        problems.append(f"{base.path} is the UNet without Sonic's audio branch; Sonic/unet.pth is needed as well")
+    elif base:
+        notes.append(f"{base.path}: contained in {jobs['unet'].path}, left alone")
+    absent = sorted(set(only or []) - set(jobs))
+    if absent and not problems:
+        problems.append(f"{src} does not hold {', '.join(absent)}")
+    if not jobs and not problems:
+        problems.append(f"{src} holds no network of sonic-base")
+    if problems:
+        raise WeightsError("\n".join(problems))
+    return [jobs[name] for name in sorted(jobs)], notes
+
+
+def write_job(job, folder, dtype):
+    """Convert one network into `folder`; returns the report of it."""
+    started = time.perf_counter()
+    with open_checkpoint(job.path) as checkpoint:
+
+        def loader(target, source, transform):
+            def load():
+                values = transform.apply(checkpoint.read(source))
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise WeightsError(f"{job.path}: {source} holds values that are not finite")
+                return cast(target, values.astype(np.float32, copy=False), dtype)[0]
+
+            return load
+
+        entries = [
+            (target, FLOATS[dtype], job.shapes[target], loader(target, source, transform))
+            for target, (source, transform) in sorted(job.targets.items())
+        ]
+        save_config(job.config, folder)
+        write_tensors(
+            folder / MODEL_FILE, entries, {"format": "mindspore", "network": job.family.name, "source": job.path.name}
+        )
+    return {
+        "network": job.family.name,
+        "source": str(job.path),
+        "tensors": len(job.targets) + len(job.dropped),
+        "parameters": len(job.targets),
+        "dropped": list(job.dropped),
+        "dtype": dtype,
+        "bytes": (folder / MODEL_FILE).stat().st_size,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def convert(jobs, dst, dtype="fp32", progress=None):
+    """Write all jobs under `dst`, or nothing. progress(report) is called after each network; returns all reports."""
+    dst = Path(dst)
+    try:
+        dst.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=dst))
+    except OSError as error:
+        raise OutputError(f"cannot write in {dst}: {error.strerror}") from error
+    try:
+        reports = []
+        for job in jobs:
+            reports.append(write_job(job, staging / job.family.name, dtype))
+            if progress:
+                progress(reports[-1])
+        for job in jobs:
+            final = dst / job.family.name
+            final.mkdir(exist_ok=True)
+            for file in (staging / job.family.name).iterdir():
+                os.replace(file, final / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return reports
