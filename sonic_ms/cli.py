@@ -1,0 +1,172 @@
+"""The `sonic-ms` command: parse, call one function, turn errors into one line and an exit code.
+
+Nothing heavy is imported before the arguments are understood, so help and mistakes answer at once.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from sonic_ms import __version__
+from sonic_ms.errors import SonicError, exit_code
+
+EXAMPLES = Path(__file__).parent / "examples"
+DEMO_IMAGE, DEMO_AUDIO = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
+
+
+def _box(text):
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
+    return values
+
+
+def _add_generate_options(parser):
+    """One flag per field of GenerateOptions. A flag that is not given leaves the value to --config or the default."""
+    add = parser.add_argument
+    add("--model", default=None, help="model to use (default: sonic-edge)")
+    add("--duration", type=float, help="use only the first so many seconds of the audio (default: all)")
+    add("--min-resolution", type=int, help="short side of the video in pixels (default: 512)")
+    add("--keep-resolution", action="store_true", default=None, help="keep the photo's own size")
+    add("--expand-ratio", type=float, help="room around the face that may move, share of its size (default: 0.2)")
+    add("--dynamic-scale", type=float, help="strength of the mouth's motion (default: 1.0)")
+    add("--motion-scale", type=float, help="strength of head motion, blinks and brows; 0 is still (default: 1.0)")
+    add("--no-lip-sync-correction", dest="lip_sync_correction", action="store_false", default=None,
+        help="do not measure and remove a lag between mouth and speech")  # fmt: skip
+    add("--no-smooth-motion", dest="smooth_motion", action="store_false", default=None,
+        help="do not smooth the mouth's motion over time")  # fmt: skip
+    add("--align-offset", type=float, help="seconds; positive makes the mouth later (default: 0.0)")
+    add("--seed", type=int, help="of blinks and head motion (default: 0)")
+    add("--face", help="'largest' or the index of a face, 0 is the largest (default: largest)")
+    add("--face-box", type=_box, metavar="X,Y,W,H", help="where the face is, in photo pixels; skips the detector")
+    add("--max-audio-seconds", type=float, help="longer recordings are refused (default: 3600)")
+    add("--engine", default=None, help="auto or mindspore (default: auto)")
+    add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
+    add("--overwrite", action="store_true", help="replace an existing output")
+    add("-v", "--verbose", action="store_true", help="show timings and, on an error, where it happened")
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="sonic-ms", description="One portrait and one speech recording become a talking video."
+    )
+    parser.add_argument("--version", action="version", version=f"sonic-ms {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    generate = commands.add_parser("generate", help="make a talking video")
+    generate.add_argument("--image", required=True, help="the portrait: any still image")
+    generate.add_argument("--audio", required=True, help="the speech: any audio file, or a video's audio track")
+    generate.add_argument("--output", required=True, help="the mp4 to write")
+    _add_generate_options(generate)
+    generate.set_defaults(run=_generate)
+
+    demo = commands.add_parser("demo", help="make a video from the portrait and the speech that come with the package")
+    demo.add_argument("--output", default="demo.mp4", help="the mp4 to write (default: demo.mp4)")
+    _add_generate_options(demo)
+    demo.set_defaults(run=_generate, image=str(DEMO_IMAGE), audio=str(DEMO_AUDIO))
+
+    evaluate = commands.add_parser("evaluate", help="measure a talking video against its speech and its photo")
+    evaluate.add_argument("video", help="the mp4 to measure")
+    evaluate.add_argument("--audio", required=True, help="the speech it was made from")
+    evaluate.add_argument("--source", required=True, help="the photo it was made from")
+    evaluate.add_argument("--phonemes", help='JSON list of {"ipa", "start", "end"}, seconds; "" is silence')
+    evaluate.add_argument("--json", metavar="OUT", help="write the figures to this file as well")
+    evaluate.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    evaluate.set_defaults(run=_evaluate)
+
+    train = commands.add_parser("train", help="train a part of a model from a recipe")
+    train.add_argument("config", help="YAML file, see configs/")
+    train.add_argument("--out", help="folder for data, checkpoints, logs and weights (default: runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _options(args):
+    """Options from --config, overridden by the flags that were given; also model and engine."""
+    from sonic_ms.config import read_yaml
+
+    values = read_yaml(args.config) if args.config else {}
+    fields = (
+        "model", "engine", "duration", "min_resolution", "keep_resolution", "expand_ratio", "dynamic_scale",
+        "motion_scale", "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face", "face_box",
+        "max_audio_seconds",
+    )  # fmt: skip
+    values.update({name: getattr(args, name) for name in fields if getattr(args, name) is not None})
+    return values.pop("model", "sonic-edge"), values.pop("engine", "auto"), values
+
+
+def _generate(args):
+    import time
+
+    from sonic_ms.config import GenerateOptions, from_dict
+    from sonic_ms.video import check_output
+
+    name, engine, options = _options(args)
+    from_dict(GenerateOptions, options, args.config or "options")  # refuse bad values before anything is loaded
+    check_output(args.output, args.overwrite)
+    for path in (args.image, args.audio):
+        _require_file(path)
+
+    from sonic_ms.pipeline import load_model, print_notes
+    from sonic_ms.video import save_video
+
+    started = time.perf_counter()
+    model = load_model(name, engine)
+    loaded = time.perf_counter()
+    video = model.generate(image=args.image, audio=args.audio, **options)
+    print_notes(model.notes)
+    path = save_video(video, args.output, overwrite=args.overwrite)
+    if args.verbose:
+        work = time.perf_counter() - loaded
+        seconds = video.n_frames / video.fps
+        print(f"load {loaded - started:.1f} s, work {work:.1f} s for {seconds:.1f} s of video", file=sys.stderr)
+    print(path)
+
+
+def _require_file(path):
+    from sonic_ms.errors import InputMissingError
+
+    if not Path(path).is_file():
+        raise InputMissingError(f"file {path}: no such file; check the path")
+
+
+def _evaluate(args):
+    from sonic_ms.evaluate import evaluate, format_table
+
+    figures = evaluate(args.video, args.audio, args.source, args.phonemes)
+    print(format_table(figures))
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _train(args):
+    from sonic_ms.train.run import train
+
+    print(train(args.config, args.out, args.resume))
+
+
+def main(argv=None):
+    """Entry point; returns the exit code of errors.EXIT_CODES, 1 for a defect of ours, 130 for Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left behind", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.verbose:
+            traceback.print_exc()
+        if isinstance(error, SonicError):
+            print(f"sonic-ms: {error}", file=sys.stderr)
+        else:
+            print(f"sonic-ms: unexpected {type(error).__name__}: {error}; run again with -v and report it",
+                  file=sys.stderr)  # fmt: skip
+        return exit_code(error)
+    return 0

@@ -1,0 +1,87 @@
+"""image + audio -> prepare -> encode -> generate -> post-process -> paste -> write. Each call leads to one file."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sonic_ms import audio as audio_stage
+from sonic_ms import face as face_stage
+from sonic_ms import idle, portrait, postprocess
+from sonic_ms.config import GenerateOptions, from_dict
+from sonic_ms.errors import UsageError
+from sonic_ms.image import load_image
+from sonic_ms.video import Video
+
+
+@dataclass
+class TalkingModel:
+    """A loaded model with the pipeline around it; made by `load_model`. Not shared between threads."""
+
+    network: object
+    notes: list = field(default_factory=list)  # of the last `generate`: what the user may want to know
+    _analyzer: object = None
+
+    def generate(self, image, audio, sample_rate=None, **options):
+        """Video (a lazy stream) of the portrait `image` speaking `audio`.
+
+        Args:
+            image: path, or array (h, w), (h, w, 3) or (h, w, 4), uint8, uint16 or float in 0..1.
+            audio: path of anything ffmpeg reads, or array of samples (n,) or (n, channels) with `sample_rate` in Hz.
+            options: fields of config.GenerateOptions.
+        Raises:
+            UsageError, InputMissingError, ImageError, FaceError, AudioError: see sonic_ms.errors.
+        """
+        settings = from_dict(GenerateOptions, options, "options")
+        self.notes = []
+        samples = self._load_audio(audio, sample_rate, settings)
+        photo = load_image(image)
+        landmarks = self._find_face(photo, settings)
+        scene = portrait.prepare_portrait(photo, landmarks, settings)
+        n_frames = audio_stage.frame_count(len(samples))
+
+        envelope = audio_stage.speech_envelope(samples)
+        voiced = audio_stage.voice_activity(samples)
+        curves = self.network.articulate(samples)
+        curves, notes = postprocess.post_process(curves, voiced, envelope, settings)
+        self.notes += notes
+        pose = idle.idle_motion(n_frames, settings.seed, envelope, settings.motion_scale)
+
+        def frames():
+            paster = portrait.Paster(scene)
+            for square in self.network.render(scene, curves, pose):
+                yield paster.paste(square)
+
+        height, width = scene.frame.shape[:2]
+        source = audio if isinstance(audio, (str, Path)) else None
+        return Video(frames, (width, height), n_frames, samples, source)
+
+    def _load_audio(self, audio, sample_rate, settings):
+        extra = {} if sample_rate is None else {"sample_rate": sample_rate}
+        return audio_stage.load_audio(
+            audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, **extra
+        )
+
+    def _find_face(self, photo, settings):
+        if self._analyzer is None:
+            self._analyzer = face_stage.FaceAnalyzer()
+        wanted = settings.face if settings.face == "largest" else int(settings.face)
+        landmarks, notes = face_stage.choose_face(photo, wanted, settings.face_box, self._analyzer)
+        self.notes += notes
+        return landmarks
+
+
+MODELS = ("sonic-edge",)
+
+
+def load_model(name="sonic-edge", engine="auto"):
+    """TalkingModel of a model that ships with the package. Raises UsageError, WeightsError, EngineError."""
+    if name not in MODELS:
+        raise UsageError(f"model {name!r} is not known; expected one of {', '.join(MODELS)}")
+    from sonic_ms.edge import EdgeModel
+
+    return TalkingModel(EdgeModel(engine=engine))
+
+
+def print_notes(notes):
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
