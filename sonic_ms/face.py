@@ -7,7 +7,7 @@ Left and right are the person's own: the RIGHT eye is on the left side of an ord
 image, x to the right, y down, whole numbers at pixel centres; z points away from the camera, in the same unit.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -219,23 +219,24 @@ class FaceAnalyzer:
         The crop follows the head by its rigid points only, as a running mean, so that speech does not move it and its
         own jitter adds nothing to the points of a still head.
         """
-        crop = None
+        crop = home = reference = None
         for rgb in frames:
-            found = self._run_mesh(rgb, crop) if crop else None
-            if found is None or found.score < PRESENCE_THRESHOLD:
-                crop, found = None, self._find(rgb)
-                if found is not None:
-                    reference = found.points[RIGID, :2]
+            found = crop and self._run_mesh(rgb, crop)
+            if found and found.score > PRESENCE_THRESHOLD:
+                target = _carried(home, reference, found.points)
+                if _is_far(crop, target):  # a sudden move: look again where the head has gone
+                    found = self._refine(rgb, target)
+                    crop = _carried(home, reference, found.points)
+                else:
+                    crop = _between(crop, target, 0.1)
+            if not found or found.score <= PRESENCE_THRESHOLD:
+                faces = self.detect(rgb)
+                found = self.landmarks(rgb, faces[0]) if faces else None
+                if found:
                     crop = home = _crop_of_points(found.points)
-                    found = self._run_mesh(rgb, crop)
+                    found = self._run_mesh(rgb, crop)  # with the crop of the frames to come
+                    reference = found.points
             yield found
-            if found is not None:
-                crop = _follow(crop, home, _similarity(reference, found.points[RIGID, :2]))
-
-    def _find(self, rgb):
-        faces = self.detect(rgb)
-        found = self.landmarks(rgb, faces[0]) if faces else None
-        return found if found and found.score >= PRESENCE_THRESHOLD else None
 
 
 def _tiles(width, height, side):
@@ -326,14 +327,21 @@ def _similarity(source, target):
     return a, q.mean() - a * p.mean()
 
 
-def _follow(crop, home, motion, rate=0.1):
-    """Move `crop` a tenth of the way to where the head has carried `home`, or all of the way when that is far."""
-    a, b = motion
+def _carried(home, reference, points):
+    """`home`, the crop that belongs to the mesh `reference`, moved along with the head to the mesh `points`."""
+    a, b = _similarity(reference[list(RIGID), :2], points[list(RIGID), :2])
     centre = a * complex(home.x, home.y) + b
-    target = np.array([centre.real, centre.imag, home.side * abs(a), home.roll + np.angle(a)])
-    now = np.array([crop.x, crop.y, crop.side, crop.roll])
-    far = np.abs(target - now) > [0.08 * home.side, 0.08 * home.side, 0.08 * home.side, 0.15]
-    return _Crop(*map(float, target if far.any() else now + rate * (target - now)))
+    return _Crop(float(centre.real), float(centre.imag), home.side * float(abs(a)), home.roll + float(np.angle(a)))
+
+
+def _is_far(crop, other):
+    shift = max(abs(crop.x - other.x), abs(crop.y - other.y), abs(crop.side - other.side))
+    return shift > 0.08 * crop.side or abs(crop.roll - other.roll) > 0.15
+
+
+def _between(crop, other, share):
+    """Crop moved by `share` of the way to the other."""
+    return _Crop(*(a + share * (b - a) for a, b in zip(astuple(crop), astuple(other))))
 
 
 def mouth_opening(points):

@@ -100,7 +100,8 @@ def bad_file(kind, folder):
     elif kind == "text":
         path.write_text("hello")
     elif kind == "playlist":
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:3,\n{folder}/good.wav\n#EXT-X-ENDLIST\n")
+        path = path.with_suffix(".ffconcat")
+        path.write_text("ffconcat version 1.0\nfile good.wav\n")
     elif kind in ("zero", "short"):
         write_wav(path, np.zeros({"zero": 0, "short": 3200}[kind]))
     elif kind == "mute":

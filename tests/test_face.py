@@ -204,6 +204,12 @@ def test_track_follows_and_finds_again(analyzer, hopper, hopper_points):
             assert apart(hopper_points[:, :2] @ matrix[:, :2].T + matrix[:, 2], found.points) < 0.02
 
 
+def test_track_keeps_up_with_a_sudden_turn(analyzer, hopper, hopper_points):
+    turned, matrix = rotate(hopper, 40)
+    *_, last = analyzer.track([hopper, turned, turned])
+    assert apart(hopper_points[:, :2] @ matrix[:, :2].T + matrix[:, 2], last.points) < 0.012
+
+
 def test_choose_the_only_face(analyzer, hopper, hopper_points):
     found, notes = face.choose_face(hopper, analyzer=analyzer)
     np.testing.assert_array_equal(found.points, hopper_points)
