@@ -136,6 +136,54 @@ def check_unet(module):
     yield "out", out, module.io["out"], DEEP, "l2"
 
 
+def check_pipeline(module):
+    """The loop from images and tokens to frames; the networks are those of the neighbouring folders."""
+    from sonic_ms.decode import decode_frames
+    from sonic_ms.denoise import Clip, DenoiseSettings, denoise
+    from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
+
+    io, config = module.io, module.config
+    unet, unet_config = module.load("unet")
+    vae, vae_config = module.load("vae")
+    clip_vision, _ = module.load("clip_vision")
+    levels = json.loads((module.root / "euler_scheduler" / "config.json").read_text())
+    clip = Clip(
+        image_latents=module.run(vae.encoder, io["ref_image"])[0],
+        buckets=io["motion_buckets"].reshape(-1, 2),
+        mask=io["face_mask"][0, 0],
+        clip_embedding=module.run(clip_vision, io["clip_image"])[0],
+        audio=io["audio_tokens"],
+        silence=io["uncond_audio_tokens"],
+    )
+    settings = DenoiseSettings(
+        steps=config["num_inference_steps"],
+        window=config["frames_per_batch"],
+        overlap=config["overlap"],
+        shift_offset=config["shift_offset"],
+        image_guidance=(config["min_guidance_scale1"], config["max_guidance_scale1"]),
+        audio_guidance=(config["min_guidance_scale2"], config["max_guidance_scale2"]),
+        dynamic_scale=config["motion_bucket_scale"],
+        fps=config["fps"],
+    )
+    scheduler = EulerScheduler(SchedulerConfig(levels["sigma_min"], levels["sigma_max"]), settings.steps)
+    latents = denoise(
+        lambda *arrays: module.run(unet.denoiser, *arrays),
+        lambda *arrays: module.run(unet.context, *arrays),
+        unet_config,
+        clip,
+        io["noise"][0],
+        scheduler,
+        settings,
+        vae_config.scaling_factor,
+    )
+    yield "latents", latents[None], io["latents"], 1e-4, "l2"
+    decode = decode_frames(
+        lambda part: module.run(vae.decoder, part), latents / vae_config.scaling_factor, config["decode_chunk_size"]
+    )
+    frames = np.stack(list(decode), axis=1)[None]  # (1, 3, n, H, W)
+    yield "frames", frames, io["frames"], 1e-3, "l2"
+
+
 def check_log_mel(module):
     from sonic_ms.audio import log_mel
 
