@@ -298,9 +298,9 @@ def _speech_score(samples):
     bands = np.concatenate(spectra or [np.zeros((0, N_MELS), np.float32)])  # (t, 80)
     if len(bands) < VAD_SMOOTH:
         return np.zeros(len(bands)), np.zeros(len(bands))
-    padded = np.pad(bands[:, VAD_BANDS].astype(np.float64), ((VAD_SMOOTH // 2, VAD_SMOOTH // 2), (0, 0)), mode="edge")
-    sums = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0)
-    bands = (sums[VAD_SMOOTH:] - sums[:-VAD_SMOOTH]) / VAD_SMOOTH
+    count = len(bands)
+    padded = np.pad(bands[:, VAD_BANDS], ((VAD_SMOOTH // 2, VAD_SMOOTH // 2), (0, 0)), mode="edge")
+    bands = sum(padded[shift : shift + count] for shift in range(VAD_SMOOTH)) / VAD_SMOOTH
     level = 10 * np.log10(np.maximum(bands.sum(1), VAD_QUIET * bands.shape[1]))
     bands = 10 * np.log10(np.maximum(bands, VAD_QUIET))
     pieces = np.linspace(0, len(bands), max(1, round(len(bands) / VAD_FLOOR_HOPS)) + 1).astype(int)

@@ -154,4 +154,4 @@ def test_two_processes_download_once(index, tmp_path):
 def test_table_is_complete():
     for name, asset in assets.ASSETS.items():
         assert name == asset.name and len(asset.sha256) == 64 and int(asset.sha256, 16) and asset.size > 0
-        assert asset.licence in ("Apache-2.0", "MIT") and "https://" in asset.source
+        assert asset.licence in ("Apache-2.0", "MIT", "Pexels licence") and "https://" in asset.source
