@@ -15,7 +15,7 @@ REQUIRES = [
     "numpy<2",
     "librosa>=0.10",
     "opencv-python-headless>=4.8,<4.12",
-    "imageio-ffmpeg>=0.4.9",
+    "imageio-ffmpeg>=0.6",
     "pillow>=9",
     "pyyaml>=6",
     "safetensors>=0.4",
@@ -26,7 +26,7 @@ EXTRAS = {
     "train": ["matplotlib>=3.7"],  # loss curves as PNG
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "pytest>=8",
-        "ruff==0.15.0",
+        "ruff==0.17.6",
         "matplotlib>=3.7",
         "scikit-image>=0.22",
         "torch==2.13.0",
@@ -43,7 +43,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["sonic_ms", "sonic_ms.*", "convert", "convert.*"]),
-    package_data={"sonic_ms": ["weights/*/*", "examples/*"]},
+    package_data={"sonic_ms": ["pretrained/*/*/*", "examples/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sonic-ms=sonic_ms.cli:main"]},

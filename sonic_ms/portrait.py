@@ -26,11 +26,13 @@ class Portrait:
 
 
 def moving_square(points, expand_ratio):
-    """(x, y, length) in frame pixels of the square that holds the head, with its length rounded up to one of SIDES;
-    larger heads keep their length and are rendered at the largest side."""
+    """(x, y, length) in frame pixels of the square that holds the head.
+
+    The length is rounded up to one of SIDES (5 % less will do); larger heads keep theirs and are rendered at the
+    largest side."""
     height = face.face_height(points)
     length = height * (HEAD_SPAN + 2 * expand_ratio)
-    length = next((side for side in SIDES if side >= length), round(length))
+    length = next((side for side in SIDES if side >= 0.95 * length), round(length))
     middle = (points[face.FOREHEAD, :2] + points[face.CHIN, :2]) / 2
     x, y = np.round(middle - length / 2).astype(int)
     return int(x), int(y), int(length)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sonic_ms import face, video
 from sonic_ms.assets import fetch
 from sonic_ms.image import load_image
-from sonic_ms.models.edge.curves import CURVES, JAW, OPEN
+from sonic_ms.models.edge.curves import CURVES, JAW
 from sonic_ms.models.edge.renderer import (
     FEATURES,
     OVERSAMPLING,
@@ -25,7 +25,7 @@ from sonic_ms.models.edge.renderer import (
     composite,
     make_texture,
 )
-from sonic_ms.models.edge.rig import OFFSETS, build_rig, frame_parameters
+from sonic_ms.models.edge.rig import build_rig, frame_parameters
 from sonic_ms.train.articulation import SHAPE_OF, SILENCE
 from sonic_ms.train.mouths import (
     Dentition,
@@ -46,7 +46,8 @@ FRAMES_PER_CLIP = 24  # portraits taken from each real clip
 
 @dataclass(frozen=True)
 class EdgeRendererConfig:
-    """faces: how many are drawn, each with VIEWS mouth shapes; real_share: part of the faces that are real portraits; open_share: part of the made-up ones with open mouths."""
+    """faces: how many are drawn, each with VIEWS mouth shapes; real_share: part of them that are real portraits;
+    open_share: part of the made-up ones with open mouths; the weights are those of PaintLoss."""
 
     loop: LoopConfig
     faces: int = 1000
@@ -129,7 +130,9 @@ class Pictures:
             crop, rig = portraits[rng.integers(len(portraits))]
             gain = rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.04, 3))
             crop = np.clip(crop * gain, 0, 255).astype(np.float32)
-            return (crop[:, ::-1].copy(), mirrored(rig), Dentition()) if rng.random() < 0.5 else (crop, rig, Dentition())
+            if rng.random() < 0.5:
+                crop, rig = crop[:, ::-1].copy(), mirrored(rig)
+            return crop, rig, Dentition()
         open_photo = rng.random() < self.config.open_share
         teeth = random_dentition(rng) if open_photo else Dentition()  # hidden teeth cannot be guessed: a standard set
         rig = random_rig(rng, open_photo)
@@ -197,7 +200,7 @@ class PaintLoss(nn.Cell):
 
 
 def run(config, folder, resume=False):
-    """Train and write folder/painter/{model.safetensors,config.json}. The test set is made-up faces of a seed of their own."""
+    """Train and write folder/painter/{model.safetensors,config.json}. The test set: made-up faces of other seeds."""
     folder = Path(folder)
     ms.set_seed(config.loop.seed)
     portraits = real_portraits()

@@ -172,7 +172,8 @@ def random_face(rng, side, rig, teeth):
     form = form - 0.25 * _ramp(v - chin, 0.3)
     for sign in (-1, 1):  # the folds from nose to mouth
         fold = u - sign * (0.75 + 0.45 * np.clip((v - rig.face[0]) / 0.8, 0, 1.4))
-        form = form - rng.uniform(0, 0.18) * np.exp(-((fold / 0.07) ** 2)) * _ramp(v - rig.face[0], 0.3) * _ramp(0.4 - v, 0.4)
+        reach = _ramp(v - rig.face[0], 0.3) * _ramp(0.4 - v, 0.4)
+        form = form - rng.uniform(0, 0.18) * np.exp(-((fold / 0.07) ** 2)) * reach
     nostrils = sum(np.exp(-(((u - s * 0.2) / 0.09) ** 2) - (((v - rig.face[0] + 0.08) / 0.05) ** 2)) for s in (-1, 1))
     form = form - 0.5 * np.clip(nostrils, 0, 1)
     if rng.random() < 0.3:  # stubble or beard
@@ -200,6 +201,7 @@ def random_face(rng, side, rig, teeth):
         mask = (_ramp(below, 0.04) * _ramp(above, 0.04))[..., None]
         image = image * (1 - mask) + inside * mask
     else:
-        image *= (1 - rng.uniform(0.3, 0.6) * np.exp(-(((v - seam) / 0.03) ** 2)) * _ramp(1.0 - np.abs(u), 0.1))[..., None]
+        line = np.exp(-(((v - seam) / 0.03) ** 2)) * _ramp(1.0 - np.abs(u), 0.1)
+        image *= (1 - rng.uniform(0.3, 0.6) * line)[..., None]
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9)) + rng.normal(0, rng.uniform(0, 0.015), image.shape)
     return (np.clip(image * rng.uniform(0.75, 1.1), 0, 1) * 255).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Host side of the audio encoder: per-clip normalisation, and the windows in which a clip of any length is run. numpy."""
+"""Host side of the audio encoder: per-clip normalisation, and the windows in which a clip is run. NumPy."""
 
 import numpy as np
 

@@ -120,6 +120,10 @@ class FaceField(nn.Cell):
         self.column = Columns()
         self.mouth = MouthField()
 
+    def fade(self, distance):
+        """0 at the border of the crop, 1 from a tenth of it inwards."""
+        return smooth01((distance - 0.01) * 11.0)
+
     def head(self, x, y, parameters):
         """Where a pixel was before the head moved: inverse of shift, roll and zoom, fading to none outside the head."""
         centre_x = self.column(parameters, OFFSETS["head"])
@@ -132,7 +136,7 @@ class FaceField(nn.Cell):
         zoom = self.column(parameters, OFFSETS["pose"] + 3)
         dx, dy = x - centre_x, y - centre_y
         distance = ops.sqrt(ops.square(dx / radius_x) + ops.square(dy / radius_y))
-        border = smooth01(x * 12.0) * smooth01((1.0 - x) * 12.0) * smooth01(y * 12.0) * smooth01((1.0 - y) * 12.0)
+        border = self.fade(x) * self.fade(1.0 - x) * self.fade(y) * self.fade(1.0 - y)
         weight = (1.0 - smooth01((distance - 1.0) / 0.9)) * border
         # small angles: the rotation's second-order terms are below a tenth of a pixel
         move_x = shift_x - roll * dy + zoom * dx

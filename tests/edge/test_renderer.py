@@ -1,0 +1,94 @@
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from sonic_ms.models.edge.renderer import (
+    OVERSAMPLING,
+    ROI_HEIGHT,
+    ROI_WIDTH,
+    EdgeRenderer,
+    Interleave,
+    Painter,
+    PainterConfig,
+    Sample,
+    enlarge_matrix,
+    make_texture,
+    placement,
+)
+from sonic_ms.models.edge.rig import frame_parameters
+from sonic_ms.train.mouths import Dentition, random_face, random_rig
+
+ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rng = np.random.default_rng(0)
+    rig = random_rig(rng, open_photo=False)
+    crop = np.round(random_face(rng, SIDE, rig, Dentition()))
+    renderer = EdgeRenderer(Painter(PainterConfig()), SIDE).set_train(False)
+
+    def render(curves, pose):
+        row = frame_parameters(rig, np.atleast_2d(curves), np.atleast_2d(pose))
+        rows, columns = placement(rig.roi, SIDE)
+        inputs = (make_texture(crop), rows, columns, row)
+        return renderer(*(Tensor(array) for array in inputs)).asnumpy()[:, 0].transpose(1, 2, 0)
+
+    return crop, rig, render
+
+
+def mouth_box(rig):
+    x, y, w, h = rig.roi * SIDE
+    return slice(int(y), int(y + h) + 1), slice(int(x), int(x + w) + 1)
+
+
+def test_a_face_at_rest_is_the_photo_itself(scene):
+    crop, rig, render = scene
+    frame = render(np.zeros(8), np.zeros(6))
+    frame[mouth_box(rig)] = crop[mouth_box(rig)]  # the (untrained) painter shades the lips there
+    np.testing.assert_allclose(frame, crop, atol=0.01)
+
+
+def test_opening_the_mouth_changes_the_mouth_and_spares_the_forehead(scene):
+    crop, rig, render = scene
+    curves = np.zeros(8)
+    curves[:2] = 0.9
+    frame = render(curves, np.zeros(6))
+    centre = tuple((rig.mouth[1::-1] * SIDE).astype(int) + np.array([4, 0]))
+    assert np.abs(frame[centre] - crop[centre]).max() > 8
+    top = int((rig.mouth[1] - 1.8 * rig.mouth[4]) * SIDE)
+    np.testing.assert_allclose(frame[:top], crop[:top], atol=0.01)
+
+
+def test_texture_gives_pixels_back_exactly_and_a_shift_of_one_pixel_too():
+    crop = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.float32)
+    centres = (np.arange(32, dtype=np.float32) + 0.5) / 32
+    x, y = (a[None] for a in np.meshgrid(centres, centres))
+    sample, texture = Sample(32 * OVERSAMPLING), Tensor(make_texture(crop))
+    same = np.stack([plane.asnumpy()[0] for plane in sample(texture, Tensor(x), Tensor(y))], -1) * 255
+    np.testing.assert_allclose(same, crop, atol=1e-3)
+    moved = np.stack([p.asnumpy()[0] for p in sample(texture, Tensor(x + np.float32(1 / 32)), Tensor(y))], -1) * 255
+    np.testing.assert_allclose(moved[:, :-1], crop[:, 1:], atol=1e-3)
+
+
+@pytest.mark.parametrize(("small", "large"), [(8, 20), (64, 256), (48, 96)])
+def test_enlarging_keeps_a_ramp_a_ramp(small, large):
+    ramp = (np.arange(small) + 0.5) / small
+    np.testing.assert_allclose(enlarge_matrix(small, large) @ ramp, (np.arange(large) + 0.5) / large, atol=1e-5)
+
+
+def test_interleave_is_a_pixel_shuffle():
+    x = np.random.default_rng(2).standard_normal((2, 8, 3, 5)).astype(np.float32)
+    expected = x.reshape(2, 2, 2, 2, 3, 5).transpose(0, 3, 4, 1, 5, 2).reshape(2, 2, 6, 10)
+    np.testing.assert_allclose(Interleave(2, 3, 5)(Tensor(x)).asnumpy(), expected, atol=1e-6)
+
+
+def test_placement_maps_the_rectangle_onto_itself():
+    rows, columns = placement((0.25, 0.25, 0.5, 0.5), 256)
+    assert rows.shape == (256, ROI_HEIGHT) and columns.shape == (ROI_WIDTH, 256)
+    ramp = np.arange(ROI_WIDTH, dtype=np.float32)
+    placed = ramp @ columns
+    np.testing.assert_allclose(placed[66:190], np.arange(66, 190) - 64, atol=1e-3)
+    assert np.all(placed[:60] == 0) and np.all(placed[200:] == 0)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from sonic_ms.models.edge import rig as rig_module
+from sonic_ms.models.edge.curves import CURVES, JAW, OPEN, WIDTH
+from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, TERMS, build_rig, frame_parameters
+from sonic_ms.train.edge_renderer import mirrored
+from sonic_ms.train.mouths import random_rig
+
+
+@pytest.fixture
+def open_rig():
+    return random_rig(np.random.default_rng(3), open_photo=True)
+
+
+def curves(**values):
+    row = np.zeros((1, len(CURVES)))
+    for name, value in values.items():
+        row[0, CURVES.index(name)] = value
+    return row
+
+
+def target(rig, row):
+    parameters = frame_parameters(rig, row, np.zeros((1, 6)))[0]
+    return parameters[OFFSETS["target"] :][: 4 * TERMS].reshape(4, TERMS)
+
+
+def test_parameter_row_has_the_size_of_its_layout(open_rig):
+    assert frame_parameters(open_rig, np.zeros((3, 8)), np.zeros((3, 6))).shape == (3, N_PARAMETERS)
+
+
+def test_rest_closes_an_open_mouth(open_rig):
+    assert open_rig.source[2, 0] - open_rig.source[1, 0] > 0.1
+    rest = target(open_rig, curves())
+    np.testing.assert_allclose(rest[1], rest[2], atol=1e-6)
+    np.testing.assert_allclose(rest[1], open_rig.seam, atol=1e-6)
+
+
+def test_rest_leaves_a_closed_mouth_alone():
+    rig = random_rig(np.random.default_rng(4), open_photo=False)
+    np.testing.assert_allclose(target(rig, curves()), rig.source, atol=1e-6)
+
+
+@pytest.mark.parametrize("amount", [0.25, 0.5, 1.0])
+def test_gap_follows_the_open_curve(open_rig, amount):
+    shape = target(open_rig, curves(open=amount))
+    assert shape[2, 0] - shape[1, 0] == pytest.approx(rig_module.MAX_GAP * amount, rel=1e-5)
+
+
+def test_pressed_lips_do_not_cross_and_get_thinner(open_rig):
+    rest, pressed = target(open_rig, curves()), target(open_rig, curves(open=-0.3))
+    np.testing.assert_allclose(pressed[1], pressed[2], atol=1e-6)
+    assert pressed[3, 0] - pressed[2, 0] < rest[3, 0] - rest[2, 0]
+
+
+def test_width_narrows_more_than_it_spreads(open_rig):
+    spread = frame_parameters(open_rig, curves(width=1.0), np.zeros((1, 6)))[0, OFFSETS["width"]]
+    narrow = frame_parameters(open_rig, curves(width=-1.0), np.zeros((1, 6)))[0, OFFSETS["width"]]
+    assert spread > 0 > narrow and abs(narrow) > spread
+
+
+def test_jaw_moves_the_chin(open_rig):
+    row = frame_parameters(open_rig, curves(jaw=0.5), np.zeros((1, 6)))[0]
+    assert row[OFFSETS["chin"]] == pytest.approx(0.5 * rig_module.CHIN_DROP)
+
+
+def test_mirroring_twice_is_the_same_face(open_rig):
+    twice = mirrored(mirrored(open_rig))
+    for name in ("mouth", "source", "seam", "head", "eyes", "brows"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(open_rig, name), atol=1e-12)
+
+
+def test_build_rig_finds_the_open_mouth_of_a_real_photo(astronaut_landmarks):
+    points, side = astronaut_landmarks
+    rig = build_rig(points[:, :2] / side)
+    gap = rig.source[2, 0] - rig.source[1, 0]
+    assert 0.15 < gap < 0.45  # she smiles with her teeth showing
+    assert rig.face[0] < 0 < rig.face[1]  # nose above, chin below the mouth
+    assert np.all(rig.eyes[:, 1] < rig.mouth[1])
+    assert np.all(rig.eyes[:, 5] < rig.eyes[:, 8])  # upper lids above lower lids
+
+
+def test_curve_indices_match_their_names():
+    assert (CURVES[JAW], CURVES[OPEN], CURVES[WIDTH]) == ("jaw", "open", "width")
