@@ -90,18 +90,22 @@ def find_files(src):
 
 
 def find_hints(family, path, src):
-    """Fields of the config.json that describes a checkpoint: beside it, or anywhere in the tree with its class name."""
+    """Fields of the JSON file that describes a checkpoint.
+
+    In this order: a file of the same name ending in .json, the config.json beside it, any config.json of the tree.
+    The last two count if they name a class of the family; the one beside it also if it names none at all.
+    """
     beside = path.parent / CONFIG_FILE
     others = sorted(Path(src).rglob(CONFIG_FILE)) if Path(src).is_dir() else []
-    for place in [beside, *others]:
+    for place in [path.with_suffix(".json"), beside, *others]:
         if not place.is_file():
             continue
         try:
             fields = json.loads(place.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WeightsError(f"{place} is not JSON ({error})") from error
-        named = {fields.get("_class_name"), *(fields.get("architectures") or [])} - {None}
-        if named & set(family.classes) or (place == beside and not named):
+            named = {fields.get("_class_name"), *(fields.get("architectures") or [])} - {None}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise WeightsError(f"{place} is not the JSON description of a network ({error})") from error
+        if place.stem == path.stem or named & set(family.classes) or (place == beside and not named):
             return fields
     return {}
 

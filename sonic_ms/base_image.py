@@ -1,9 +1,11 @@
 """Image preparation of sonic-base, exactly as the networks were trained: boxes, sizes, CLIP input. numpy and Pillow."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
-from sonic_ms.errors import ImageError
+from sonic_ms.errors import FaceError
 
 MASK_AREA = 1.1  # the face mask is the box, scaled by this about its centre
 SIDE_MULTIPLE = 64  # pixels: 8 of the VAE times 8 of the UNet
@@ -26,3 +28,67 @@ def process_bbox(box, expand_ratio, height, width):
     left = min(max(centre_x - side / 2, x1), x2 - side)
     top = min(max(centre_y - side / 2, y1), y2 - side)
     return tuple(round(value) for value in (left, top, left + side, top + side))
+
+
+def output_size(width, height, short_side):
+    """Size near that of the photo with its short side at `short_side`, both sides multiples of 64: (width, height)."""
+    scale = short_side / min(width, height)
+    return tuple(
+        max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height)
+    )
+
+
+def face_mask(box, width, height, area=MASK_AREA):
+    """White box on black, uint8 (height, width): the face box scaled by `area` about its centre, cut at the border."""
+    x1, y1, x2, y2 = box
+    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+    half_x, half_y = (x2 - x1) * area / 2, (y2 - y1) * area / 2
+    left, right = (int(np.clip(value, 0, width)) for value in (centre_x - half_x, centre_x + half_x))
+    top, bottom = (int(np.clip(value, 0, height)) for value in (centre_y - half_y, centre_y + half_y))
+    if right <= left or bottom <= top:
+        raise FaceError(f"face box {tuple(box)} lies outside the {width}x{height} photo")
+    mask = np.zeros((height, width), np.uint8)
+    mask[top:bottom, left:right] = 255
+    return mask
+
+
+def resize(image, size):
+    """(h, w) or (h, w, 3) uint8 -> the same at size (width, height), Lanczos."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def image_tensor(image):
+    """(h, w, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1]."""
+    return (image.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)[None]
+
+
+def clip_tensor(image, side):
+    """(h, w, 3) uint8 -> CLIP's input (1, 3, side, side): squeezed to a square, normalised."""
+    square = resize(image, (side, side)).astype(np.float32) / 255.0
+    return ((square - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1)[None]
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """The photo as the networks see it. size: (width, height) of the finished video."""
+
+    image: np.ndarray  # (h, w, 3) uint8, sides multiples of 64
+    mask: np.ndarray  # (h, w) float32 in 0..1, the face
+    size: tuple
+
+
+def prepare_portrait(photo, box, short_side, crop=False, expand_ratio=1.0, keep_resolution=False):
+    """Photo (h, w, 3) uint8 and face box (x1, y1, x2, y2) in its pixels -> Portrait.
+
+    crop: use only the square that `process_bbox` puts around the face. keep_resolution: the video has the size of the
+    photo (or crop), to even numbers, whatever size the networks work at.
+    """
+    height, width = photo.shape[:2]
+    mask = face_mask(box, width, height)
+    if crop:
+        left, top, right, bottom = process_bbox(box, expand_ratio, height, width)
+        photo, mask = photo[top:bottom, left:right], mask[top:bottom, left:right]
+        height, width = photo.shape[:2]
+    size = output_size(width, height, short_side)
+    final = (width // 2 * 2, height // 2 * 2) if keep_resolution else size
+    return Portrait(resize(photo, size), resize(mask, size).astype(np.float32) / 255.0, final)

@@ -1,0 +1,158 @@
+#!/usr/bin/env python
+"""Write a tiny checkpoint tree in the published layout, with random weights: for tests and for trying the converter.
+
+    python tools/make_tiny_checkpoint.py DIR [--seed 0]
+
+Names, and how sizes relate, come from convert/manifests; every size is made small. The video it makes is noise. Needs
+torch, which writes the .pth files.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+MANIFESTS = ROOT / "convert" / "manifests"
+
+# Published size -> tiny size, a network. Sizes that are not listed (3 colours, kernels, ...) stay.
+UNET = {size: size // 10 for size in (320, 640, 960, 1280, 1920, 2560, 5120, 10240)} | {1024: 64, 768: 96}
+CHANGES = {
+    "unet": UNET,
+    "vae": {128: 32, 256: 64, 512: 128},
+    "image_encoder": {1280: 64, 5120: 128, 1024: 64, 257: 17},
+    "whisper_tiny": {384: 32, 1536: 64, 1500: 150, 51865: 100, 448: 40},
+    "audio2token": {19200: 1600, 1024: 64, 32768: 2048},
+    "audio2bucket": {20224: 1664, 1024: 64},
+    "rife": {90: 16, 45: 8},
+    "yoloface": {size: size // 6 for size in (24, 48, 96, 192, 384, 768, 1536)},
+}
+# Layers left out, and what the names of others become: one block a level, two layers of CLIP.
+LEFT_OUT = {
+    "unet": r"down_blocks\.\d+\.(resnets|attentions)\.1\.|up_blocks\.\d+\.(resnets|attentions)\.1\.",
+    "vae": r"encoder\.down_blocks\.\d+\.resnets\.1\.|decoder\.(up_blocks\.\d+\.resnets\.2|mid_block\.resnets\.1)\.",
+    "image_encoder": r"vision_model\.encoder\.layers\.([2-9]|\d\d)\.",
+    "yoloface": r"model\.\d+\.m\.[1-9]\.cv",
+}
+RENAMED = {"unet": (r"(up_blocks\.\d+\.(?:resnets|attentions))\.2\.", r"\1.1.")}
+FILES = {
+    "unet": "Sonic/unet.pth",
+    "audio2token": "Sonic/audio2token.pth",
+    "audio2bucket": "Sonic/audio2bucket.pth",
+    "vae": "stable-video-diffusion-img2vid-xt/vae/diffusion_pytorch_model.fp16.safetensors",
+    "image_encoder": "stable-video-diffusion-img2vid-xt/image_encoder/model.fp16.safetensors",
+    "whisper_tiny": "whisper-tiny/model.safetensors",
+    "rife": "RIFE/flownet.pkl",
+    "yoloface": "yoloface_v5m.pt",
+}
+# What shapes cannot tell. Upstream publishes the config.json files; those beside the adapters are ours.
+CONFIGS = {
+    "stable-video-diffusion-img2vid-xt/unet/config.json": {
+        "_class_name": "UNetSpatioTemporalConditionModel",
+        "num_attention_heads": [1, 2, 4, 4],
+        "num_frames": 4,
+    },
+    "stable-video-diffusion-img2vid-xt/vae/config.json": {
+        "_class_name": "AutoencoderKLTemporalDecoder",
+        "scaling_factor": 0.18215,
+    },
+    "stable-video-diffusion-img2vid-xt/image_encoder/config.json": {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+    },
+    "whisper-tiny/config.json": {
+        "architectures": ["WhisperForConditionalGeneration"],
+        "encoder_attention_heads": 4,
+    },
+    "Sonic/audio2token.json": {"seq_len": 10, "blocks": 5, "channels": 32},
+    "Sonic/audio2bucket.json": {"seq_len": 50, "blocks": 1, "channels": 32, "clip_channels": 64},
+}
+
+
+def tiny_shapes(network):
+    """{name: shape} of a network in upstream's names, at tiny size."""
+    tensors = json.loads((MANIFESTS / f"{network}.json").read_text())["tensors"]
+    sizes, left_out = CHANGES[network], LEFT_OUT.get(network)
+    shapes = {}
+    for name, shape in tensors.items():
+        if left_out and re.match(left_out, name):
+            continue
+        if network in RENAMED:
+            name = re.sub(*RENAMED[network], name)
+        if network == "yoloface" and name.startswith("model.23."):
+            shapes[name] = [shape[0], *[sizes.get(side, side) for side in shape[1:]]]  # 48 outputs stay
+        else:
+            shapes[name] = [sizes.get(side, side) for side in shape]
+    return shapes
+
+
+def random_tensor(name, shape, rng):
+    """Weights that keep activations near 1, so that the tiny networks compute something finite."""
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith("anchors") or name.endswith("anchor_grid"):
+        return anchors(name, shape)
+    values = rng.standard_normal(shape, np.float32)
+    if len(shape) == 1:
+        is_scale = name.endswith("weight")
+        return values * 0.1 + (1.0 if is_scale else 0.0)
+    return values / np.float32(np.sqrt(np.prod(shape[1:])))
+
+
+def anchors(name, shape):
+    """The published anchors, in pixels (anchor_grid) or in cells of the map (anchors)."""
+    config = json.loads((MANIFESTS / "yoloface.json").read_text())["config"]
+    pixels = np.array(config["anchors"], np.float32)
+    if name.endswith("anchors"):
+        pixels = pixels / np.array(config["strides"], np.float32)[:, None]
+    return pixels.reshape(shape)
+
+
+def tensors_of(network, seed):
+    """{name: array} of a tiny network."""
+    rng = np.random.default_rng([seed, sorted(FILES).index(network)])
+    return {name: random_tensor(name, shape, rng) for name, shape in tiny_shapes(network).items()}
+
+
+def write_tree(folder, seed=0):
+    """Write the whole tree."""
+    import safetensors.numpy
+    import torch
+
+    for network, place in FILES.items():
+        path = Path(folder) / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = tensors_of(network, seed)
+        if path.suffix == ".safetensors":
+            half = "fp16" in path.name
+            tensors = {name: value.astype(np.float16) if half else value for name, value in tensors.items()}
+            safetensors.numpy.save_file(tensors, path)
+        else:
+            prefix = "module." if network == "rife" else ""
+            state = {prefix + name.removeprefix("module."): torch.from_numpy(value) for name, value in tensors.items()}
+            # flownet.pkl is in the format of torch before 1.6
+            torch.save(state, path, _use_new_zipfile_serialization=network != "rife")
+    for place, fields in CONFIGS.items():
+        path = Path(folder) / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(fields, indent=1) + "\n")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("dir", metavar="DIR", type=Path, help="folder to write the tree in")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    options = parser.parse_args(arguments)
+    write_tree(options.dir, options.seed)
+    print(f"wrote {len(FILES)} networks under {options.dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
