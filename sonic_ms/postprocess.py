@@ -1,6 +1,6 @@
 """From the curves a model predicts to the curves that are shown. NumPy, float32 (n_frames, 8) in and out.
 
-Order in the pipeline: silence, lag, user's offset, smoothing, strength.
+Order in the pipeline: silence, lag, loudness, user's offset, smoothing, strength.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from sonic_ms.models.edge.curves import JAW, OPEN
 
 MAX_LAG = 8  # frames searched each way
 MIN_CORRELATION = 0.3  # below it the recording says too little about the lag
+LOUDNESS_FLOOR = 0.2  # share of the opening left in the quietest speech
 CLOSED = 0.0  # an `open` at or below this is a closure
 
 
@@ -20,8 +21,8 @@ def rest_in_silence(curves, voiced):
     frames after it; a frame in the middle of silence is exactly the closed mouth of the photo.
     """
     gain = np.zeros(len(curves))
-    for shift, value in ((-3, 0.15), (-2, 0.35), (-1, 0.7), (0, 1.0), (1, 0.7), (2, 0.35)):
-        # gain at frame i comes from a voiced frame i - shift... later frames (shift < 0) are anticipated
+    # shift < 0: the mouth opens before the voice; shift > 0: it closes after it
+    for shift, value in ((-2, 0.35), (-1, 0.7), (0, 1.0), (1, 0.7), (2, 0.35), (3, 0.15)):
         moved = np.zeros(len(curves))
         if shift < 0:
             moved[:shift] = voiced[-shift:]
@@ -66,6 +67,19 @@ def correct_lag(curves, envelope):
     return shift_curves(curves, -lag), -lag
 
 
+def follow_loudness(curves, envelope):
+    """Open wider on loud syllables and less on quiet ones, as speakers do; closures stay.
+
+    The audio encoder is blind to level (it must be: recordings differ), so stress has to come from here. On the real
+    recordings this lifts the correlation of opening and loudness from 0.16-0.62 to 0.55-0.85 (docs/decisions.md).
+    """
+    curves = curves.copy()
+    opened = curves[:, OPEN] > CLOSED
+    curves[opened, OPEN] *= (LOUDNESS_FLOOR + envelope)[opened]
+    curves[:, JAW] *= 0.6 + 0.4 * envelope
+    return curves
+
+
 def smooth_curves(curves):
     """Temporal smoothing (1, 2, 1) / 4 that leaves closures as they are: pressed lips last only a frame or two."""
     padded = np.pad(curves, ((1, 1), (0, 0)), mode="edge")
@@ -91,6 +105,7 @@ def post_process(curves, voiced, envelope, options):
         curves, moved = correct_lag(curves, envelope)
         if moved:
             notes.append(f"lip-sync correction moved the mouth by {moved:+.2f} frames")
+    curves = follow_loudness(curves, envelope)
     if options.align_offset:
         curves = shift_curves(curves, options.align_offset * FPS)
     if options.smooth_motion:

@@ -5,6 +5,7 @@ from sonic_ms.config import GenerateOptions
 from sonic_ms.models.edge.curves import JAW, OPEN
 from sonic_ms.postprocess import (
     correct_lag,
+    follow_loudness,
     measure_lag,
     post_process,
     rest_in_silence,
@@ -55,7 +56,7 @@ def test_silence_is_exactly_the_resting_mouth_and_speech_is_untouched():
     voiced = np.zeros(30, bool)
     voiced[10:20] = True
     result = rest_in_silence(curves, voiced)
-    assert np.all(result[:7] == 0) and np.all(result[23:] == 0)
+    assert np.all(result[:8] == 0) and np.all(result[23:] == 0)
     assert np.all(result[10:20] == 1)
     assert 0 < result[9, OPEN] < 1  # opens a little before the voice
 
@@ -73,6 +74,15 @@ def test_strength_scales_openings_but_not_closures():
     curves[1, OPEN] = -0.2
     scaled = scale_mouth(curves, 1.5)
     assert scaled[0, OPEN] == pytest.approx(0.6) and scaled[1, OPEN] == pytest.approx(-0.2)
+
+
+def test_loud_syllables_open_wider_and_closures_stay():
+    curves = np.full((3, 8), 0.5, np.float32)
+    curves[2, OPEN] = -0.2
+    result = follow_loudness(curves, np.array([1.0, 0.2, 0.2]))
+    assert result[0, OPEN] > 2 * result[1, OPEN] > 0
+    assert result[2, OPEN] == pytest.approx(-0.2)
+    assert curves[0, OPEN] == 0.5  # the input is not changed
 
 
 def test_align_offset_is_in_seconds_and_later_when_positive(speech):

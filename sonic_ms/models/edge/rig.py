@@ -1,8 +1,8 @@
 """Landmarks + curves -> the numbers that steer the motion field. NumPy, on the host.
 
 A `Rig` describes one photo's face in crop units (the crop is a square of side 1): the mouth's own axes, its lip
-contours as small polynomials, eyes, brows, chin and head. `frame_parameters` turns articulation curves and head pose into one
-row of numbers a frame, the only input that changes from frame to frame in the renderer.
+contours as small polynomials, eyes, brows, chin and head. `frame_parameters` turns articulation curves and head pose
+into one row of numbers a frame, the only input that changes from frame to frame in the renderer.
 
 Mouth frame: origin between the mouth corners, u along the corners' line (+-1 at the corners), v perpendicular and
 downwards, both in half mouth widths (hw). A lip contour is v(u) = (1 - u^2) * (c0 + c1 u + ... + c4 u^4) + c5 u^2.

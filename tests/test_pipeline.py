@@ -1,0 +1,102 @@
+"""The whole pipeline with the shipped weights, through the Python interface."""
+
+import itertools
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sonic_ms
+from sonic_ms import face
+from sonic_ms.errors import UsageError
+
+EXAMPLES = Path(sonic_ms.__file__).parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sonic_ms.load_model("sonic-edge")
+
+
+@pytest.fixture(scope="module")
+def speech():
+    with wave.open(str(EXAMPLES / "speech.wav")) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+
+
+@pytest.fixture(scope="module")
+def video(model, astronaut, speech):
+    return model.generate(image=astronaut, audio=speech, sample_rate=16000, duration=4.0, motion_scale=0.0)
+
+
+@pytest.fixture(scope="module")
+def frames(video):
+    return list(video)
+
+
+def test_length_and_size(video, frames):
+    assert len(frames) == video.n_frames == 100
+    assert all(frame.shape == (512, 512, 3) and frame.dtype == np.uint8 for frame in frames)
+
+
+def test_the_mouth_opens_and_closes_as_seen_in_the_pictures(frames, analyzer):
+    openings = np.array([face.mouth_opening(found.points) for found in analyzer.track(frames)])
+    assert openings.max() > 0.05
+    assert openings.min() < 0.35 * np.percentile(openings, 90)
+
+
+def test_with_motion_scale_zero_the_upper_face_is_the_photo(frames, astronaut, analyzer):
+    landmarks, _ = face.choose_face(astronaut, analyzer=analyzer)
+    nose = int(landmarks.points[face.NOSE_TIP, 1])
+    for frame in frames[::10]:
+        np.testing.assert_array_equal(frame[: nose - 8], astronaut[: nose - 8])
+
+
+def test_frames_are_made_when_they_are_asked_for(model, astronaut, speech):
+    hour = np.tile(speech, 60)
+    stream = iter(model.generate(image=astronaut, audio=hour, sample_rate=16000))
+    assert len(list(itertools.islice(stream, 3))) == 3
+
+
+def test_same_seed_same_frames(model, astronaut, speech):
+    def some(seed):
+        video = model.generate(image=astronaut, audio=speech, sample_rate=16000, duration=3.0, seed=seed)
+        return np.stack([frame[::4, ::4] for frame in video])
+
+    one = some(1)
+    assert np.array_equal(one, some(1))
+    assert not np.array_equal(one, some(2))
+
+
+def test_silence_gives_a_still_mouth_but_a_living_face(model, astronaut):
+    video = model.generate(image=astronaut, audio=np.zeros(16000 * 6), sample_rate=16000)
+    frames = np.stack(list(video)).astype(int)
+    assert len(frames) == 150
+    assert np.abs(frames[-1] - frames[0]).max() > 5  # head, lids
+    still = model.generate(image=astronaut, audio=np.zeros(16000), sample_rate=16000, motion_scale=0.0)
+    still = np.stack(list(still))
+    assert np.array_equal(still[0], still[-1])
+
+
+def test_dynamic_scale_opens_the_mouth_more(model, astronaut, speech, analyzer):
+    means = []
+    for scale in (0.5, 1.0, 1.5):
+        video = model.generate(
+            image=astronaut, audio=speech, sample_rate=16000, duration=3.0, motion_scale=0.0, dynamic_scale=scale
+        )
+        means.append(np.mean([face.mouth_opening(found.points) for found in analyzer.track(video)]))
+    assert means[1] > 1.2 * means[0] and means[2] > 1.2 * means[1]
+
+
+def test_notes_tell_of_several_faces(model, astronaut, speech):
+    two = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)
+    model.generate(image=two, audio=speech, sample_rate=16000, duration=1.0)
+    assert any("2 faces" in note for note in model.notes)
+
+
+def test_unknown_options_and_models_are_refused(model, astronaut, speech):
+    with pytest.raises(UsageError, match="dynamic_scal"):
+        model.generate(image=astronaut, audio=speech, sample_rate=16000, dynamic_scal=1)
+    with pytest.raises(UsageError, match="sonic-huge"):
+        sonic_ms.load_model("sonic-huge")
