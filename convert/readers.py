@@ -348,10 +348,10 @@ def open_checkpoint(path):
             head = file.read(10)
     except OSError as error:
         raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
+    if head[8:9] == b"{":  # first: the header's length before it may start like a pickle
+        return TensorFile(path)
     if head.startswith(b"PK\x03\x04"):
         return ZipCheckpoint(path)
     if head.startswith(b"\x80"):
         return LegacyCheckpoint(path)
-    if head[8:9] == b"{":
-        return TensorFile(path)
     raise WeightsError(f"{path} is no checkpoint: expected safetensors, a torch zip archive or a torch pickle")
