@@ -15,7 +15,7 @@ from sonic_ms.base_encode import audio_tokens, motion_buckets, whisper_states
 from sonic_ms.base_image import clip_tensor, image_tensor, prepare_portrait, resize
 from sonic_ms.base_units import NETWORKS
 from sonic_ms.config import from_dict
-from sonic_ms.decode import decode_frames
+from sonic_ms.decode import decode_frames, to_pixels, to_unit
 from sonic_ms.denoise import Clip, DenoiseSettings, denoise
 from sonic_ms.errors import FaceError, UsageError, WeightsError
 from sonic_ms.image import load_image
@@ -154,7 +154,7 @@ class BaseModel:
 
         def stream():
             for _, frame in zip(range(count), self.frames(latents, settings)):
-                pixels = np.rint(frame.transpose(1, 2, 0) * 255).astype(np.uint8)
+                pixels = to_pixels(frame)
                 yield pixels if portrait.size == pixels.shape[1::-1] else resize(pixels, portrait.size)
 
         return Video(stream, portrait.size, count, samples, source, fps)
@@ -243,7 +243,7 @@ class BaseModel:
         decoder = self.networks.cell("vae").decoder
         chunk = min(settings.decode_chunk_size, len(latents))
         decoded = decode_frames(lambda part: run(decoder, part), latents, chunk)
-        frames = (np.clip(frame * 0.5 + 0.5, 0.0, 1.0) for frame in decoded)
+        frames = map(to_unit, decoded)
         if not settings.interpolation:
             return frames
         scale = self.networks.config("vae").downscale

@@ -13,6 +13,11 @@ def decode_frames(decoder, latents, chunk=8):
         yield from decoder(np.ascontiguousarray(latents[start : start + chunk], np.float32))
 
 
+def to_unit(frame):
+    """Frame in [-1, 1], as decoded -> 0..1; values outside are clipped."""
+    return np.clip(frame * 0.5 + 0.5, 0.0, 1.0)
+
+
 def to_pixels(frame):
-    """Frame (3, H, W) in [-1, 1] -> (H, W, 3) uint8; values outside are clipped."""
-    return np.rint(np.clip(frame.transpose(1, 2, 0) * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
+    """Frame (3, H, W) in 0..1 -> (H, W, 3) uint8."""
+    return np.rint(frame.transpose(1, 2, 0) * 255).astype(np.uint8)
