@@ -124,9 +124,10 @@ def _generate(args):
     print_notes(model.notes)
     path = save_video(video, args.output, overwrite=args.overwrite)
     if args.verbose:
-        work = time.perf_counter() - loaded
+        load = loaded - started + model.compile_seconds
+        work = time.perf_counter() - loaded - model.compile_seconds
         seconds = video.n_frames / video.fps
-        print(f"load {loaded - started:.1f} s, work {work:.1f} s for {seconds:.1f} s of video", file=sys.stderr)
+        print(f"load {load:.1f} s, work {work:.1f} s for {seconds:.1f} s of video", file=sys.stderr)
     print(path)
 
 

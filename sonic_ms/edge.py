@@ -7,7 +7,7 @@ import numpy as np
 from sonic_ms import audio
 from sonic_ms.models.edge.audio_features import HALO, mel_windows, normalise_mel
 from sonic_ms.models.edge.curves import CURVES
-from sonic_ms.models.edge.rig import frame_parameters
+from sonic_ms.models.edge.rig import N_PARAMETERS, frame_parameters
 from sonic_ms.runtime.engine import check_engine
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "sonic-edge"
@@ -54,6 +54,18 @@ class EdgeModel:
                 }
             )
         return self._engines[side]
+
+    def compile(self, side):
+        """Build the graphs for squares of `side` pixels now, so that the first frame does not wait for it."""
+        from sonic_ms.models.edge.renderer import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+
+        zeros = {
+            "texture": np.zeros((3, (OVERSAMPLING * side) ** 2), np.float32),
+            "rows": np.zeros((side, ROI_HEIGHT), np.float32),
+            "columns": np.zeros((ROI_WIDTH, side), np.float32),
+            "parameters": np.ones((BATCH, N_PARAMETERS), np.float32),
+        }
+        self._engine(side).compile("edge_render", zeros)
 
     def articulate(self, samples):
         """float32 mono samples at 16 kHz -> curves, float32 (frame_count, 8), unprocessed."""

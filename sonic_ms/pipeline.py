@@ -1,6 +1,7 @@
 """image + audio -> prepare -> encode -> generate -> post-process -> paste -> write. Each call leads to one file."""
 
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class TalkingModel:
 
     network: object
     notes: list = field(default_factory=list)  # of the last `generate`: what the user may want to know
+    compile_seconds: float = 0.0  # spent by the last `generate` on building graphs; about 0 from the second time on
     _analyzer: object = None
 
     def generate(self, image, audio, sample_rate=None, **options):
@@ -38,6 +40,9 @@ class TalkingModel:
         landmarks = self._find_face(photo, settings)
         scene = portrait.prepare_portrait(photo, landmarks, settings)
         n_frames = audio_stage.frame_count(len(samples))
+        started = time.perf_counter()
+        self.network.compile(scene.crop.shape[0])
+        self.compile_seconds = time.perf_counter() - started
 
         envelope = audio_stage.speech_envelope(samples)
         voiced = audio_stage.voice_activity(samples)

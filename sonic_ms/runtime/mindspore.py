@@ -25,15 +25,22 @@ class MindSporeEngine:
 
     def __init__(self, cells):
         self._cells = cells
-        self._tensors = {}
 
-    def run(self, unit, inputs):
+    def _tensors(self, unit, inputs):
         import mindspore as ms
 
-        cell, input_names, output_names = self._cells[unit]
-        if set(inputs) != set(input_names):
-            raise EngineError(f"unit {unit}: inputs {sorted(inputs)}, expected {sorted(input_names)}")
-        outputs = cell(*(ms.Tensor.from_numpy(inputs[name]) for name in input_names))
+        names = self._cells[unit][1]
+        if set(inputs) != set(names):
+            raise EngineError(f"unit {unit}: inputs {sorted(inputs)}, expected {sorted(names)}")
+        return [ms.Tensor.from_numpy(inputs[name]) for name in names]  # shares the memory
+
+    def compile(self, unit, inputs):
+        """Build the graph of a unit for inputs of these shapes, without running it."""
+        self._cells[unit][0].compile(*self._tensors(unit, inputs))
+
+    def run(self, unit, inputs):
+        cell, _, output_names = self._cells[unit]
+        outputs = cell(*self._tensors(unit, inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: output.asnumpy() for name, output in zip(output_names, outputs)}
 

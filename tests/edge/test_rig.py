@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_rest_leaves_a_closed_mouth_alone():
 @pytest.mark.parametrize("amount", [0.25, 0.5, 1.0])
 def test_gap_follows_the_open_curve(open_rig, amount):
     shape = target(open_rig, curves(open=amount))
-    assert shape[2, 0] - shape[1, 0] == pytest.approx(rig_module.MAX_GAP * amount, rel=1e-5)
+    assert shape[2, 0] - shape[1, 0] == pytest.approx(rig_module.MAX_GAP * open_rig.scale * amount, rel=1e-5)
 
 
 def test_pressed_lips_do_not_cross_and_get_thinner(open_rig):
@@ -56,12 +58,24 @@ def test_pressed_lips_do_not_cross_and_get_thinner(open_rig):
 def test_width_narrows_more_than_it_spreads(open_rig):
     spread = frame_parameters(open_rig, curves(width=1.0), np.zeros((1, 6)))[0, OFFSETS["width"]]
     narrow = frame_parameters(open_rig, curves(width=-1.0), np.zeros((1, 6)))[0, OFFSETS["width"]]
-    assert spread > 0 > narrow and abs(narrow) > spread
+    rest = frame_parameters(open_rig, curves(), np.zeros((1, 6)))[0, OFFSETS["width"]]
+    assert spread > rest > narrow and rest - narrow > spread - rest
+
+
+def test_a_smile_is_relaxed_and_does_not_widen_the_opening(open_rig):
+    assert frame_parameters(open_rig, curves(), np.zeros((1, 6)))[0, OFFSETS["width"]] < 0
+    smiling = dataclasses.replace(open_rig, height=5 * open_rig.mouth[4])
+    wider = dataclasses.replace(smiling, mouth=smiling.mouth * np.array([1, 1, 1, 1, 1.3]))
+    shape, wide = target(smiling, curves(open=1.0)), target(wider, curves(open=1.0))
+    pixels, wide_pixels = (
+        (contours[2, 0] - contours[1, 0]) * rig.mouth[4] for contours, rig in ((shape, smiling), (wide, wider))
+    )
+    assert wide_pixels == pytest.approx(pixels, rel=1e-5)
 
 
 def test_jaw_moves_the_chin(open_rig):
     row = frame_parameters(open_rig, curves(jaw=0.5), np.zeros((1, 6)))[0]
-    assert row[OFFSETS["chin"]] == pytest.approx(0.5 * rig_module.CHIN_DROP)
+    assert row[OFFSETS["chin"]] == pytest.approx(0.5 * rig_module.CHIN_DROP * open_rig.scale)
 
 
 def test_mirroring_twice_is_the_same_face(open_rig):

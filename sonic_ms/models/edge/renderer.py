@@ -17,6 +17,7 @@ from sonic_ms.models.edge.rig import LAYOUT, OFFSETS
 ROI_HEIGHT, ROI_WIDTH = 96, 128  # pixels of the painter's rectangle
 COARSE = 64  # grid of the flow over the whole crop; it is smooth, so it is enlarged to the crop's size
 OVERSAMPLING = 4  # texels a crop pixel: the nearest texel is at most 1/8 pixel away
+INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
 FEATURES = 3 + 3 + 6 + LAYOUT["paint"]
 
 
@@ -183,7 +184,7 @@ class MouthFeatures(nn.Cell):
         )
         mask = clip01(below * 42.0 + 0.5) * clip01(above * 42.0 + 0.5)  # one pixel soft
         # the inside of the mouth as the photo shows it: teeth move with the head only
-        own_mask = clip01(own_below * 42.0 - 0.5) * clip01(own_above * 42.0 - 0.5)
+        own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
         own = [plane * own_mask for plane in self.sample(texture, own_x, own_y)]
         warped = [plane * (1.0 - mask) for plane in warped]
         planes = ops.stack(

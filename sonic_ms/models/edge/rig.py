@@ -18,18 +18,21 @@ from sonic_ms.models.edge.curves import CORNERS, JAW, LOWER, OPEN, ROUND, TONGUE
 TERMS = 6  # coefficients of one contour
 
 # How far the mouth moves at curve value 1, in half mouth widths (an average adult mouth is 50 mm wide: hw = 25 mm)
-MAX_GAP = 0.72  # inner lips at open = 1: about 18 mm
-CHIN_DROP = 0.42
+MAX_GAP = 0.95  # inner lips at open = 1, which only shouting reaches: about 24 mm
+CHIN_DROP = 0.48
 WIDEN, NARROW = 0.10, 0.22
 CORNER_LIFT = 0.16
 UPPER_SHARE = 0.22  # part of the gap that the upper lip gives; the jaw gives the rest
 UPPER_RAISE = 0.09
 LOWER_TUCK = 0.05
 ROUND_THICKEN = 0.22
+REFERENCE_WIDTH = 0.185  # half mouth width over face height of a relaxed mouth: wider is a smile, not a larger mouth
+SMILE_RELAX = 0.18  # how much narrower than in the photo a mouth is that smiles there with parted lips
+LIP_MARGIN = 0.04  # taken off the edges of parted lips, so that no bright edge of the teeth behind them comes along
 ROI_SPAN = (3.0, 2.25)  # width and height of the painter's rectangle, in half mouth widths
 ROI_ABOVE = 0.85  # of it above the mouth's centre
 PRESS_THIN = 0.9  # lip thickness lost per unit of negative `open`
-SEAM = 0.38  # where between an open photo's lips they meet when closed, from upper to lower
+SEAM = 0.05  # where between parted lips they meet, from upper to lower: the jaw closes a mouth
 
 # Columns of the parameter row. Each entry: name -> number of columns.
 LAYOUT = {
@@ -67,6 +70,16 @@ class Rig:
     eyes: np.ndarray  # (2, 11)
     brows: np.ndarray  # (2, 3)
     height: float  # face height in crop units
+
+    @property
+    def scale(self):
+        """Openings are lengths of the skull: a mouth that a smile makes wider does not open further."""
+        return min(1.0, REFERENCE_WIDTH * self.height / self.mouth[4])
+
+    @property
+    def gap(self):
+        """Distance of the inner lips in the photo, in half mouth widths."""
+        return self.source[2, 0] - self.source[1, 0]
 
     @property
     def roi(self):
@@ -115,6 +128,11 @@ def _eye(points, upper, lower):
     return np.concatenate([middle, axis, [half], *coefficients])
 
 
+def _partedness(gap):
+    """0 for closed lips, 1 from a quarter of half a mouth width on."""
+    return float(np.clip(gap / 0.25, 0, 1))
+
+
 def build_rig(points):
     """468 landmarks in crop units, (468, 2) -> Rig."""
     points = np.asarray(points, np.float64)[:, :2]
@@ -129,6 +147,9 @@ def build_rig(points):
     crossing = np.minimum(0, source[2] - source[1])[0]
     source[1, 0] += crossing / 2
     source[2, 0] -= crossing / 2
+    margin = LIP_MARGIN * _partedness(source[2, 0] - source[1, 0])
+    source[1, 0] -= margin
+    source[2, 0] += margin
     seam = source[1] + SEAM * (source[2] - source[1])
 
     oval = local(face.FACE_OVAL)
@@ -163,7 +184,7 @@ def build_rig(points):
 
 def _target_contours(rig, curves):
     """Lip contours of every frame, (n, 4, TERMS)."""
-    gap = MAX_GAP * np.maximum(curves[:, OPEN], 0)[:, None]
+    gap = MAX_GAP * rig.scale * np.maximum(curves[:, OPEN], 0)[:, None]
     press = np.maximum(-curves[:, OPEN], 0)[:, None]
     tuck, lift = curves[:, LOWER, None], curves[:, UPPER, None]
     rounding = np.clip(curves[:, ROUND], 0, 1)[:, None]
@@ -176,8 +197,11 @@ def _target_contours(rig, curves):
     # An open gap is a bit squarer than a parabola: the term in u^2 keeps its width when it is small.
     opening = parabola + 0.35 * np.eye(TERMS)[2]
     speaking = np.clip(gap / 0.2, 0, 1)  # raising and tucking show only on a mouth that speaks
-    inner_upper = rig.seam - (UPPER_SHARE * gap + UPPER_RAISE * lift * speaking) * opening + raised
-    inner_lower = rig.seam + (1 - UPPER_SHARE) * gap * opening - LOWER_TUCK * tuck * speaking * parabola + raised
+    # an upper lip that a smile has raised already does not rise further
+    free = 1 - _partedness(rig.gap)
+    share = UPPER_SHARE * free
+    inner_upper = rig.seam - (share * gap + UPPER_RAISE * free * lift * speaking) * opening + raised
+    inner_lower = rig.seam + (1 - share) * gap * opening - LOWER_TUCK * tuck * speaking * parabola + raised
     inner_lower = inner_upper + _positive_part(inner_lower - inner_upper)
 
     thick_upper = (rig.source[1] - rig.source[0]) * (1 + ROUND_THICKEN * rounding - PRESS_THIN * press)
@@ -203,7 +227,8 @@ def frame_parameters(rig, curves, pose):
     n = len(curves)
     width = curves[:, WIDTH]
     width = np.where(width > 0, WIDEN * width, NARROW * width) - 0.06 * np.clip(curves[:, ROUND], 0, 1)
-    chin = CHIN_DROP * np.clip(curves[:, JAW], 0, 1.5)
+    width = width - SMILE_RELAX * _partedness(rig.gap)
+    chin = CHIN_DROP * rig.scale * np.clip(curves[:, JAW], 0, 1.5)
     target = _target_contours(rig, curves)
     middle_gap = target[:, 2, 0] - target[:, 1, 0]
 
@@ -229,7 +254,7 @@ def frame_parameters(rig, curves, pose):
                 curves[:, JAW],
                 np.clip(curves[:, TONGUE], 0, 1),
                 np.clip(curves[:, ROUND], 0, 1),
-                np.full(n, rig.source[2, 0] - rig.source[1, 0]),
+                np.full(n, rig.gap),
             ],
             axis=1,
         ),
