@@ -13,12 +13,12 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sonic_ms" / "__init__.py"
 REQUIRES = [
     "mindspore>=2.7.1,<2.9",
     "numpy<2",
-    "librosa>=0.10",
     "opencv-python-headless>=4.8,<4.12",
     "imageio-ffmpeg>=0.6",
     "pillow>=9",
     "pyyaml>=6",
     "safetensors>=0.4",
+    "soxr>=0.3",
     "tqdm>=4.60",
 ]
 EXTRAS = {
@@ -27,9 +27,14 @@ EXTRAS = {
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "pytest>=8",
         "ruff==0.17.6",
+        "librosa>=0.10",
         "matplotlib>=3.7",
         "scikit-image>=0.22",
         "torch==2.13.0",
+        "diffusers==0.42.1",
+        "transformers==5.23.0",
+        "onnx>=1.15",
+        "onnxruntime>=1.16",
     ],
 }
 EXTRAS["all"] = sorted({package for name in ("onnx", "train") for package in EXTRAS[name]})

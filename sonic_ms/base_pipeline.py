@@ -4,7 +4,7 @@ The networks are those that tools/pt2ms_weights.py wrote into one folder. Nothin
 are decoded, interpolated and handed on a few at a time.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -23,7 +23,7 @@ from sonic_ms.interpolate import interpolate
 from sonic_ms.models.yoloface import decode, detect, input_size
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.video import FPS, Video
-from sonic_ms.weights import load_config, load_weights
+from sonic_ms.weights import load_config, load_weights, set_precision
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,12 @@ class BaseNetworks:
     """The converted networks of a folder, each loaded when it is first called; arrays in, arrays out.
 
     Cells whose shape depends on the picture are compiled for the first size they see and again for another.
+    precision: "fp32", or "fp16" for weights and activations of half the size. keep: hold on to networks that a video
+    no longer needs, for the next video; without it the UNet's memory is free again before the frames are decoded.
     """
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, precision="fp32", keep=True):
+        self.folder, self.precision, self.keep = Path(folder), precision, keep
         missing = [name for name in NETWORKS if not (self.folder / name).is_dir()]
         if missing:
             raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with tools/pt2ms_weights.py")
@@ -92,30 +94,30 @@ class BaseNetworks:
         """A loaded Cell; `size` is (height, width) where the network is built for one."""
         key = (name, *size)
         if key not in self._cells:
-            cell = NETWORKS[name][1](self.config(name), *size).set_train(False)
+            cell = set_precision(NETWORKS[name][1](self.config(name), *size).set_train(False), self.precision)
             self._cells[key] = load_weights(cell, self.folder / name)
         return self._cells[key]
 
-    def drop(self, name):
-        """Give back the memory of a network that is no longer needed."""
-        self._cells = {key: cell for key, cell in self._cells.items() if key[0] != name}
+    def done(self, name):
+        """Give back the memory of a network that this video no longer needs, unless networks are kept."""
+        if not self.keep:
+            self._cells = {key: cell for key, cell in self._cells.items() if key[0] != name}
 
 
 def run(cell, *arrays):
-    """A Cell on float32 arrays; an array or a tuple of arrays."""
-    out = cell(*[ms.Tensor(np.ascontiguousarray(array, np.float32)) for array in arrays])
-    return tuple(part.asnumpy() for part in out) if isinstance(out, tuple) else out.asnumpy()
+    """A Cell on arrays, which take the precision of its parameters; a float32 array or a tuple of them."""
+    dtype = np.float16 if next(iter(cell.get_parameters())).dtype == ms.float16 else np.float32
+    out = cell(*[ms.Tensor(np.ascontiguousarray(array, dtype)) for array in arrays])
+    parts = tuple(part.asnumpy().astype(np.float32, copy=False) for part in (out if isinstance(out, tuple) else (out,)))
+    return parts if isinstance(out, tuple) else parts[0]
 
 
-@dataclass
 class BaseModel:
-    """sonic-base loaded from a converted folder; `generate` has the interface of the light model."""
+    """sonic-base from a converted folder; `generate` has the interface of the light model. See BaseNetworks."""
 
-    folder: str
-    notes: list = field(default_factory=list)
-
-    def __post_init__(self):
-        self.networks = BaseNetworks(self.folder)
+    def __init__(self, folder, precision="fp32", keep=True):
+        self.networks = BaseNetworks(folder, precision, keep)
+        self.notes = []  # of the last `generate`: what the user may want to know
 
     def generate(self, image, audio, sample_rate=None, progress=None, noise=None, **options):
         """Video (a lazy stream) of the portrait `image` speaking `audio`.
@@ -201,7 +203,7 @@ class BaseModel:
         )
         latents = run(networks.cell("vae").encoder, image_tensor(portrait.image))[0]
         for name in ("whisper", "clip", "audio2token", "audio2bucket"):
-            networks.drop(name)
+            networks.done(name)
         return Clip(latents, buckets, portrait.mask, embedding, tokens, silence)
 
     def denoise(self, clip, frames, settings, noise=None, progress=None):
@@ -235,7 +237,7 @@ class BaseModel:
             progress,
             settings.resume,
         )
-        self.networks.drop("unet")
+        self.networks.done("unet")
         return latents / np.float32(scaling)
 
     def frames(self, latents, settings):

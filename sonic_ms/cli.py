@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from sonic_ms import __version__
-from sonic_ms.errors import SonicError, exit_code
+from sonic_ms.errors import SonicError, UsageError, exit_code
 
 EXAMPLES = Path(__file__).parent / "examples"
 DEMO_IMAGE, DEMO_AUDIO = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
@@ -29,7 +29,7 @@ def _box(text):
 def _add_generate_options(parser):
     """One flag per field of GenerateOptions. A flag that is not given leaves the value to --config or the default."""
     add = parser.add_argument
-    add("--model", default=None, help="model to use (default: sonic-edge)")
+    add("--model", help="sonic-edge, or the folder of a converted sonic-base (default: sonic-edge)")
     add("--duration", type=float, help="use only the first so many seconds of the audio (default: all)")
     add("--min-resolution", type=int, help="short side of the video in pixels (default: 512)")
     add("--keep-resolution", action="store_true", default=None, help="keep the photo's own size")
@@ -45,10 +45,23 @@ def _add_generate_options(parser):
     add("--face", help="'largest' or the index of a face, 0 is the largest (default: largest)")
     add("--face-box", type=_box, metavar="X,Y,W,H", help="where the face is, in photo pixels; skips the detector")
     add("--max-audio-seconds", type=float, help="longer recordings are refused (default: 3600)")
-    add("--engine", default=None, help="auto or mindspore (default: auto)")
+    add("--engine", help="auto or mindspore (default: auto)")
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("-v", "--verbose", action="store_true", help="show timings and, on an error, where it happened")
+    base = parser.add_argument_group("sonic-base only").add_argument
+    base("--inference-steps", type=int, help="denoising steps (default: 25)")
+    base("--image-guidance", type=float, help="how strictly to follow the photo (default: 2.0)")
+    base("--audio-guidance", type=float, help="how strictly to follow the speech (default: 7.5)")
+    base("--overlap", type=int, help="frames two neighbouring windows share (default: 0)")
+    base("--shift-offset", type=int, help="frames by which the windows move from step to step (default: 7)")
+    base("--decode-chunk-size", type=int, help="frames decoded together (default: 8)")
+    base("--crop", action="store_true", default=None, help="use only a square around the face")
+    base("--no-interpolation", dest="interpolation", action="store_false", default=None,
+         help="12.5 frames a second instead of 25")  # fmt: skip
+    base("--one-branch-at-a-time", dest="batch_branches", action="store_false", default=None,
+         help="a third of the memory, slower")  # fmt: skip
+    base("--resume", action="store_true", default=None, help="go on from the last finished step of this output")
 
 
 def build_parser():
@@ -88,35 +101,43 @@ def build_parser():
     return parser
 
 
+OPTION_FLAGS = (
+    "model", "engine", "duration", "min_resolution", "keep_resolution", "expand_ratio", "dynamic_scale", "motion_scale",
+    "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face", "face_box", "max_audio_seconds",
+    "inference_steps", "image_guidance", "audio_guidance", "overlap", "shift_offset", "decode_chunk_size", "crop",
+    "interpolation", "batch_branches",
+)  # fmt: skip
+
+
 def _options(args):
-    """Options from --config, overridden by the flags that were given; also model and engine."""
+    """(model, engine, options): from --config, overridden by the flags that were given."""
     from sonic_ms.config import read_yaml
 
     values = read_yaml(args.config) if args.config else {}
-    fields = (
-        "model", "engine", "duration", "min_resolution", "keep_resolution", "expand_ratio", "dynamic_scale",
-        "motion_scale", "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face", "face_box",
-        "max_audio_seconds",
-    )  # fmt: skip
-    values.update({name: getattr(args, name) for name in fields if getattr(args, name) is not None})
+    values.update({name: getattr(args, name) for name in OPTION_FLAGS if getattr(args, name) is not None})
     return values.pop("model", "sonic-edge"), values.pop("engine", "auto"), values
 
 
 def _generate(args):
     import time
 
-    from sonic_ms.config import GenerateOptions, from_dict
     from sonic_ms.video import check_output
 
     name, engine, options = _options(args)
-    from_dict(GenerateOptions, options, args.config or "options")  # refuse bad values before anything is loaded
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
         _require_file(path)
 
-    from sonic_ms.pipeline import load_model, print_notes
+    from sonic_ms.pipeline import check_options, is_base, load_model, print_notes
     from sonic_ms.video import save_video
 
+    check_options(name, options, args.config or "options")  # refuse bad values before anything is loaded
+    if is_base(name):  # hours of work: every finished step is kept beside the output until the video is done
+        options["resume"] = f"{args.output}.progress.npz"
+        if not args.resume:
+            Path(options["resume"]).unlink(missing_ok=True)
+    elif args.resume:
+        raise UsageError("--resume is for sonic-base; sonic-edge is quick enough to start again")
     started = time.perf_counter()
     model = load_model(name, engine)
     loaded = time.perf_counter()

@@ -83,11 +83,12 @@ def windows(count, length, overlap, shift):
 class Contexts:
     """Keys and values of every frame, computed once a clip; `branches` gathers those of a window.
 
-    run(clip, audio, sinusoids) is the context Cell as a function of arrays. Frames go through it `batch` at a time.
+    run(clip, audio, sinusoids) is the context Cell as a function of arrays. Frames go through it a window's number at
+    a time, so that one graph is compiled.
     """
 
-    def __init__(self, run, config, clip, window, batch=25):
-        self._run, self._sinusoids, self._batch = run, frame_sinusoids(config, window), batch
+    def __init__(self, run, config, clip, window):
+        self._run, self._sinusoids, self._batch = run, frame_sinusoids(config, window), window
         seen = clip.clip_embedding.astype(np.float32)
         self._branches = [
             self._project(np.zeros_like(seen), clip.silence),
@@ -97,7 +98,7 @@ class Contexts:
 
     def _project(self, embedding, tokens):
         """Contexts of m frames: six arrays (m, 32 | 1, C). The last batch repeats its last frame."""
-        count, batch = len(tokens), min(self._batch, len(tokens))
+        count, batch = len(tokens), self._batch
         clip = np.tile(embedding, (batch, 1, 1))  # (batch, 1, d)
         parts = []
         for start in range(0, count, batch):

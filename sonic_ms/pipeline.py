@@ -11,6 +11,7 @@ from sonic_ms import idle, portrait, postprocess
 from sonic_ms.config import GenerateOptions, from_dict
 from sonic_ms.errors import UsageError
 from sonic_ms.image import load_image
+from sonic_ms.runtime.engine import check_engine
 from sonic_ms.video import Video
 
 
@@ -75,13 +76,33 @@ class TalkingModel:
         return landmarks
 
 
-MODELS = ("sonic-edge",)
+def is_base(name):
+    """A model is a name that ships with the package, or the folder of a converted sonic-base."""
+    if name == "sonic-edge":
+        return False
+    if not Path(name).is_dir():
+        raise UsageError(f"model {name!r} is not known; expected sonic-edge or the folder of a converted sonic-base")
+    return True
+
+
+def check_options(name, options, where):
+    """Refuse options that the model `name` does not have or whose values are out of range, before it is loaded."""
+    if is_base(name):
+        from sonic_ms.base_pipeline import BaseOptions
+
+        from_dict(BaseOptions, options, where)
+    else:
+        from_dict(GenerateOptions, options, where)
 
 
 def load_model(name="sonic-edge", engine="auto"):
-    """TalkingModel of a model that ships with the package. Raises UsageError, WeightsError, EngineError."""
-    if name not in MODELS:
-        raise UsageError(f"model {name!r} is not known; expected one of {', '.join(MODELS)}")
+    """A model with `generate(image, audio, **options)`: sonic-edge, or sonic-base from a folder that
+    tools/pt2ms_weights.py wrote. Raises UsageError, WeightsError, EngineError."""
+    if is_base(name):
+        from sonic_ms.base_pipeline import BaseModel
+
+        check_engine(engine)
+        return BaseModel(name)
     from sonic_ms.edge import EdgeModel
 
     return TalkingModel(EdgeModel(engine=engine))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, OutputError, WeightsError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -291,6 +291,22 @@ def save_model(cell, config, folder):
 
 def _bf16_bits(parameter):
     return lambda: fp32_to_bf16(parameter.float().asnumpy())
+
+
+def set_precision(cell, dtype):
+    """Give every parameter of a fresh cell the float width `dtype` ("fp32" or "fp16"); returns the cell.
+
+    Activations follow the parameters and the inputs; the cells of this package normalise and take softmax in float32
+    all the same.
+    """
+    import mindspore as ms
+
+    widths = {"fp32": ms.float32, "fp16": ms.float16}
+    if dtype not in widths:
+        raise UsageError(f"precision {dtype!r}: MindSpore's CPU backend runs {' or '.join(widths)}")
+    for parameter in cell.get_parameters():
+        parameter.set_dtype(widths[dtype])
+    return cell
 
 
 def load_weights(cell, path, prefix=""):

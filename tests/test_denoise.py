@@ -76,7 +76,7 @@ def test_contexts_are_computed_once_a_clip():
     """Neither once a step nor once a window, however many there are."""
     network = Network()
     run(a_clip(60), DenoiseSettings(steps=5, window=4, overlap=1), network)
-    assert network.contexts == [1, 1, 25, 25, 25]  # two constant branches, then all frames in batches of one size
+    assert network.contexts == [4] * (1 + 1 + 15)  # two constant branches, then 60 frames, in batches of one size
     assert len(network.steps) == 5 * 20
 
 

@@ -33,10 +33,8 @@ class Module:
 
     def load(self, name=None):
         """Convert the weights of this folder (or of its neighbour `name`), load them strictly: (Cell, config)."""
-        import mindspore as ms
-
         from convert import checkpoints
-        from sonic_ms.weights import load_config, load_weights
+        from sonic_ms.weights import load_config, load_weights, set_precision
 
         source = self.root / name if name else self.folder
         with tempfile.TemporaryDirectory() as converted:
@@ -45,9 +43,7 @@ class Module:
             (job,) = jobs
             folder = Path(converted) / job.family.name
             config = load_config(type(job.config), folder)
-            cell = self.build(job.family, config)
-            if self.dtype == "fp16":
-                cell.to_float(ms.float16)
+            cell = set_precision(self.build(job.family, config), self.dtype)
             load_weights(cell, folder)
         return cell.set_train(False), config
 

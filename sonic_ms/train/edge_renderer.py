@@ -28,6 +28,7 @@ from sonic_ms.models.edge.renderer import (
 from sonic_ms.models.edge.rig import build_rig, frame_parameters
 from sonic_ms.train.articulation import SHAPE_OF, SILENCE
 from sonic_ms.train.mouths import (
+    SKIN_TONES,
     Dentition,
     lip_shade,
     paint_interior,
@@ -87,6 +88,16 @@ def real_portraits():
     return portraits
 
 
+def recolour(rng, crop):
+    """Another exposure and another skin tone; one clip is black and white, and grey skin must not mean grey teeth."""
+    grey = crop.mean(axis=2, keepdims=True)
+    saturation = np.abs(crop - grey).mean() / (grey.mean() + 1)
+    tone = SKIN_TONES[rng.integers(len(SKIN_TONES))]
+    strength = rng.uniform(0.7, 1.4) if saturation < 0.1 else rng.uniform(-0.2, 0.4)
+    tint = (tone / tone.mean()) ** strength * (1 + rng.normal(0, 0.03, 3))
+    return np.clip(crop * tint * rng.uniform(0.65, 1.15), 0, 255).astype(np.float32)
+
+
 def random_curves(rng, n):
     """(n, 8) mouth shapes: mixtures of two phonemes, at strengths that speech and dynamic_scale reach."""
     shapes = np.array([np.asarray(shape[0], float) for shape in SHAPE_OF.values()] + [SILENCE[0]])
@@ -128,8 +139,7 @@ class Pictures:
         """(crop, rig, dentition) of one face."""
         if portraits and rng.random() < self.config.real_share:
             crop, rig = portraits[rng.integers(len(portraits))]
-            gain = rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.04, 3))
-            crop = np.clip(crop * gain, 0, 255).astype(np.float32)
+            crop = recolour(rng, crop)
             if rng.random() < 0.5:
                 crop, rig = crop[:, ::-1].copy(), mirrored(rig)
             return crop, rig, Dentition()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonic_ms.models.edge.rig import CHIN_DROP, TERMS, Rig
+from sonic_ms.models.edge.rig import CHIN_DROP, SEAM, TERMS, Rig
 
 # Widths of the upper teeth as seen from the front, centre to side (8.5, 6.5, 7.6 mm ... narrowed by the dental arch)
 UPPER_EDGES = np.cumsum([0.0, 0.33, 0.25, 0.21, 0.13, 0.10])
@@ -26,8 +26,8 @@ class Dentition:
 
     edge: float = 0.07
     width: float = 1.0
-    shade: tuple = (0.93, 0.89, 0.80)
-    gap_dark: float = 0.2
+    shade: tuple = (0.95, 0.90, 0.80)
+    gap_dark: float = 0.3
     tongue: tuple = (0.66, 0.33, 0.32)
 
 
@@ -35,7 +35,7 @@ def random_dentition(rng):
     warm = rng.uniform(0, 1)
     shade = np.array([0.96, 0.94, 0.90]) * (1 - warm) + np.array([0.88, 0.80, 0.64]) * warm
     return Dentition(
-        rng.uniform(0.02, 0.14), rng.uniform(0.9, 1.1), tuple(shade), rng.uniform(0.08, 0.35),
+        rng.uniform(0.02, 0.14), rng.uniform(0.9, 1.1), tuple(shade), rng.uniform(0.12, 0.45),
         tuple(np.array([0.66, 0.33, 0.32]) * rng.uniform(0.85, 1.15)),
     )  # fmt: skip
 
@@ -125,8 +125,8 @@ def random_rig(rng, open_photo):
     gap = rng.uniform(0.12, 0.55) if open_photo else 0.0
     skew = rng.normal(0, 0.02)
     seam = _contour(bow, skew, rng.normal(0, 0.03))
-    upper = seam - 0.38 * gap * _contour(1, 0, 0.3)
-    lower = seam + 0.62 * gap * _contour(1, 0, 0.3)
+    upper = seam - SEAM * gap * _contour(1, 0, 0.3)
+    lower = seam + (1 - SEAM) * gap * _contour(1, 0, 0.3)
     thick_upper, thick_lower = rng.uniform(0.12, 0.32), rng.uniform(0.2, 0.42)
     source = np.stack([
         upper - thick_upper * _contour(1, 0, rng.uniform(0, 0.4), rng.uniform(-0.3, 0.2)), upper, lower,
@@ -140,7 +140,7 @@ def random_rig(rng, open_photo):
     eyes[:, :2] = [[0.35, 0.1], [0.65, 0.1]]
     brows = np.array([[0.35, 0.03, 0.05], [0.65, 0.03, 0.05]])
     mouth = np.array([*centre, np.cos(roll), np.sin(roll), half])
-    return Rig(mouth, source, source[1] + 0.38 * (source[2] - source[1]), shape, head, eyes, brows, 6.0 * half)
+    return Rig(mouth, source, seam, shape, head, eyes, brows, 6.0 * half)
 
 
 def random_face(rng, side, rig, teeth):
@@ -163,7 +163,7 @@ def random_face(rng, side, rig, teeth):
         noise = cv2.GaussianBlur(rng.standard_normal((side, side)), (0, 0), scale)
         return noise / (noise.std() + 1e-9)
 
-    tone = SKIN_TONES[rng.integers(len(SKIN_TONES))] * rng.uniform(0.85, 1.1)
+    tone = SKIN_TONES[rng.integers(len(SKIN_TONES))] * rng.uniform(0.85, 1.1) * (1 + rng.normal(0, 0.06, 3))
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0, 0.25) * (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)) * 2
     form = 1 - 0.06 * u**2 + 0.03 * blur_noise(side / 16) + 0.015 * blur_noise(2) + 0.012 * blur_noise(0.7)
@@ -183,7 +183,7 @@ def random_face(rng, side, rig, teeth):
 
     lip_tone = tone * np.array([0.88, 0.62, 0.62]) * rng.uniform(0.8, 1.1)
     if rng.random() < 0.25:
-        lip_tone = np.array([rng.uniform(0.45, 0.85), rng.uniform(0.08, 0.35), rng.uniform(0.15, 0.4)])
+        lip_tone = np.array([rng.uniform(0.45, 0.85), rng.uniform(0.12, 0.45), rng.uniform(0.15, 0.4)])
     texture = 1 + 0.06 * np.sin(u * rng.uniform(40, 60) + 3 * blur_noise(6)) * arch + 0.03 * blur_noise(0.8)
     up_place = np.clip((v - outer_upper) / np.maximum(upper - outer_upper, 0.03), 0, 1)
     low_place = np.clip((v - lower) / np.maximum(outer_lower - lower, 0.03), 0, 1)

@@ -70,8 +70,8 @@ class SonicUNet:
             num_frames=frames,
         )
         self.hints = {"num_attention_heads": list(heads), "num_frames": frames, "ip_audio_scale": scale}
-        for module in self.model.modules():
-            if hasattr(module, "processor") and module.to_k.in_features == cross:
+        for name, module in self.model.named_modules():
+            if name.endswith("attn2"):
                 module.processor = AudioProcessor(module.to_q.out_features, cross, scale)
         shuffle(self.model)
 
