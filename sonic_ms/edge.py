@@ -28,16 +28,14 @@ class EdgeModel:
 
         start()
         from sonic_ms.models.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
-        from sonic_ms.models.edge.renderer import Painter, PainterConfig
+        from sonic_ms.models.edge.renderer import Painter, PainterConfig, fold_norms
         from sonic_ms.weights import load_config, load_weights
 
         folder = Path(folder)
         self._encoder = AudioEncoder(load_config(AudioEncoderConfig, folder / "audio")).set_train(False)
         load_weights(self._encoder, folder / "audio")
-        self._painter_config = load_config(PainterConfig, folder / "painter")
-        painter = Painter(self._painter_config).set_train(False)
-        load_weights(painter, folder / "painter")
-        self._painter = painter
+        painter = Painter(load_config(PainterConfig, folder / "painter")).set_train(False)
+        self._painter = fold_norms(load_weights(painter, folder / "painter"))
         self._engines = {}
 
     def _engine(self, side):
@@ -84,6 +82,8 @@ class EdgeModel:
 
         portrait: portrait.Portrait; curves: (n, 8); pose: (n, 6) in the order of rig.POSE.
         """
+        import cv2
+
         from sonic_ms.models.edge.renderer import make_texture, placement
 
         side = portrait.crop.shape[0]
@@ -95,5 +95,6 @@ class EdgeModel:
             count = len(parameters)
             padded = np.pad(parameters, ((0, BATCH - count), (0, 0)), mode="edge")
             frames = engine.run("edge_render", {**constants, "parameters": padded})["frames"]  # (3, BATCH, side, side)
+            planes = (frames + 0.5).astype(np.uint8)
             for i in range(count):
-                yield np.ascontiguousarray(frames[:, i].transpose(1, 2, 0) + 0.5).astype(np.uint8)
+                yield cv2.merge(planes[:, i])

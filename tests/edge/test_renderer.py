@@ -4,6 +4,7 @@ import pytest
 from mindspore import Tensor
 
 from sonic_ms.models.edge.renderer import (
+    FEATURES,
     OVERSAMPLING,
     ROI_HEIGHT,
     ROI_WIDTH,
@@ -13,6 +14,7 @@ from sonic_ms.models.edge.renderer import (
     PainterConfig,
     Sample,
     enlarge_matrix,
+    fold_norms,
     make_texture,
     placement,
 )
@@ -67,10 +69,27 @@ def test_texture_gives_pixels_back_exactly_and_a_shift_of_one_pixel_too():
     centres = (np.arange(32, dtype=np.float32) + 0.5) / 32
     x, y = (a[None] for a in np.meshgrid(centres, centres))
     sample, texture = Sample(32 * OVERSAMPLING), Tensor(make_texture(crop))
-    same = np.stack([plane.asnumpy()[0] for plane in sample(texture, Tensor(x), Tensor(y))], -1) * 255
-    np.testing.assert_allclose(same, crop, atol=1e-3)
-    moved = np.stack([p.asnumpy()[0] for p in sample(texture, Tensor(x + np.float32(1 / 32)), Tensor(y))], -1) * 255
-    np.testing.assert_allclose(moved[:, :-1], crop[:, 1:], atol=1e-3)
+
+    def look(shift):
+        columns, rows = sample.texels(Tensor(x + np.float32(shift))), sample.texels(Tensor(y))
+        return np.stack([plane.asnumpy()[0] for plane in sample(texture, columns, rows)], -1)
+
+    np.testing.assert_array_equal(look(0), crop)
+    np.testing.assert_array_equal(look(1 / 32)[:, :-1], crop[:, 1:])
+
+
+def test_folded_norms_change_nothing():
+    rng = np.random.default_rng(3)
+    plain, folded = (Painter(PainterConfig((8, 8, 8))).set_train(False) for _ in range(2))
+    for (name, one), (_, other) in zip(plain.parameters_and_names(), folded.parameters_and_names()):
+        low = 0.5 if "moving" in name or "gamma" in name else -0.2
+        values = rng.uniform(low, low + 0.5, one.shape).astype(np.float32)
+        one.set_data(Tensor(values))
+        other.set_data(Tensor(values))
+    features = Tensor(rng.random((1, FEATURES, ROI_HEIGHT, ROI_WIDTH)).astype(np.float32))
+    fold_norms(folded)
+    np.testing.assert_allclose(folded(features).asnumpy(), plain(features).asnumpy(), atol=1e-5)
+    assert len(list(folded.get_parameters())) < len(list(plain.get_parameters()))
 
 
 @pytest.mark.parametrize(("small", "large"), [(8, 20), (64, 256), (48, 96)])

@@ -47,7 +47,7 @@ def enlarge_matrix(small, large):
 
 
 def make_texture(crop):
-    """(R, R, 3) uint8 or float32 RGB in 0..255 -> float32 (3, (4R)^2) in 0..1, the photo the renderer samples.
+    """(R, R, 3) uint8 or float32 RGB in 0..255 -> float32 (3, (4R)^2) in 0..255, the photo the renderer samples.
 
     Texels are four times as dense as pixels and every fourth one is a pixel: an unmoved pixel comes back unchanged, a
     moved one is off by at most 1/8 pixel and stays as sharp as Lanczos interpolation leaves it. One gather a pixel
@@ -60,7 +60,7 @@ def make_texture(crop):
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     dense = cv2.warpAffine(crop, to_crop, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     planes = np.ascontiguousarray(dense.transpose(2, 0, 1), np.float32)
-    return planes.reshape(3, side * side) / 255
+    return planes.reshape(3, side * side)
 
 
 def planes_of(x):
@@ -69,7 +69,7 @@ def planes_of(x):
 
 
 class Sample(nn.Cell):
-    """Nearest texel of a texture (3, side^2). x, y: (b, h, w) crop units -> red, green, blue (b, h, w) in 0..1."""
+    """Nearest texel of a texture (3, side^2). x, y: (b, h, w) from `texels` -> red, green, blue (b, h, w)."""
 
     def __init__(self, side):
         super().__init__()
@@ -78,10 +78,14 @@ class Sample(nn.Cell):
         # texel t lies at pixel t / 4, and pixel 0 is half a pixel inside the crop; then + 0.5 to round by floor
         self.offset = 0.5 - OVERSAMPLING / 2
 
+    def texels(self, x):
+        """Crop units -> texel numbers to be rounded down. Linear, so it is cheaper before a field is enlarged."""
+        return x * self.scale + self.offset
+
     def construct(self, texture, x, y):
         batch, height, width = x.shape
-        column = ops.clip_by_value(ops.floor(x * self.scale + self.offset), 0.0, self.last)
-        row = ops.clip_by_value(ops.floor(y * self.scale + self.offset), 0.0, self.last)
+        column = ops.clip_by_value(ops.floor(x), 0.0, self.last)
+        row = ops.clip_by_value(ops.floor(y), 0.0, self.last)
         index = ops.cast(row * self.scale + column, mstype.int32)
         texels = ops.split(ops.gather(texture, ops.reshape(index, (-1,)), 1), 1, 0)
         return [ops.reshape(plane, (batch, height, width)) for plane in texels]
@@ -99,6 +103,19 @@ class ConvBlock(nn.Cell):
 
     def construct(self, x):
         return ops.relu(self.norm(self.conv(x)))
+
+
+def fold_norms(cell):
+    """Write every ConvBlock's normalisation into its convolution, for inference: one operator less per block."""
+    for _, block in cell.cells_and_names():
+        if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
+            norm = block.norm
+            scale = norm.gamma.asnumpy() / np.sqrt(norm.moving_variance.asnumpy() + norm.eps)
+            bias = (block.conv.bias.asnumpy() - norm.moving_mean.asnumpy()) * scale + norm.beta.asnumpy()
+            block.conv.weight.set_data(Tensor(block.conv.weight.asnumpy() * scale[:, None, None, None]))
+            block.conv.bias.set_data(Tensor(bias))
+            block.norm = nn.Identity()
+    return cell
 
 
 class Enlarge(nn.Cell):
@@ -180,13 +197,16 @@ class MouthFeatures(nn.Cell):
         below, above = below / half, above / half  # in half mouth widths
         is_lower = clip01((below - above) * 200.0 + 0.5)
         warped = self.sample(
-            texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y)
+            texture,
+            self.sample.texels(upper_x + is_lower * (lower_x - upper_x)),
+            self.sample.texels(upper_y + is_lower * (lower_y - upper_y)),
         )
         mask = clip01(below * 42.0 + 0.5) * clip01(above * 42.0 + 0.5)  # one pixel soft
         # the inside of the mouth as the photo shows it: teeth move with the head only
         own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
-        own = [plane * own_mask for plane in self.sample(texture, own_x, own_y)]
-        warped = [plane * (1.0 - mask) for plane in warped]
+        own = self.sample(texture, self.sample.texels(own_x), self.sample.texels(own_y))
+        own = [plane * (own_mask / 255.0) for plane in own]
+        warped = [plane * ((1.0 - mask) / 255.0) for plane in warped]
         planes = ops.stack(
             (
                 *warped,
@@ -210,7 +230,7 @@ def interior(features, painted):
     the painter's elsewhere; the warped photo, the opening's mask and the lip shade."""
     warped, own, own_mask, mask, _ = ops.split(features, [3, 3, 1, 1, FEATURES - 8], 1)
     colour, shade = ops.split(painted, [3, 1], 1)
-    return own + (1.0 - own_mask) * colour, warped, mask, shade
+    return own + (1.0 - own_mask) * colour, warped, mask, ops.minimum(shade, 0.0)  # shade only darkens
 
 
 def composite(features, painted):
@@ -239,20 +259,24 @@ class EdgeRenderer(nn.Cell):
     def construct(self, texture, rows, columns, parameters):
         features = self.features(texture, parameters)
         inside, _, _, shade = interior(features, self.painter(features))
-        layer = ops.matmul(rows, ops.matmul(ops.concat((inside, shade), 1), columns))  # (b, 4, R, R)
+        layer = ops.concat((inside * 255.0, shade), 1)
+        layer = ops.matmul(rows, ops.matmul(layer, columns))  # (b, 4, R, R)
         red, green, blue, shade = planes_of(layer)
 
-        fields = ops.stack(self.field(self.x, self.y, parameters), 1)  # (b, 6, COARSE, COARSE)
+        # whatever is linear happens on the coarse grid: there it costs next to nothing
+        upper_x, upper_y, lower_x, lower_y, below, above = self.field(self.x, self.y, parameters)
+        places = [self.sample.texels(place) for place in (upper_x, upper_y, lower_x, lower_y)]
+        fields = ops.stack((*places, below * self.sharp + 0.5, above * self.sharp + 0.5), 1)  # (b, 6, COARSE, COARSE)
         fields = ops.matmul(self.enlarge, ops.matmul(fields, self.shrink))  # (b, 6, R, R)
         upper_x, upper_y, lower_x, lower_y, below, above = planes_of(fields)
-        is_lower = clip01((below - above) * (4.0 * self.sharp) + 0.5)
+        is_lower = clip01((below - above) * 4.0 + 0.5)
         frame = self.sample(
             texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y)
         )
-        mask = clip01(below * self.sharp + 0.5) * clip01(above * self.sharp + 0.5)
+        mask = clip01(below) * clip01(above)
         outside = (1.0 + shade) * (1.0 - mask)
         planes = [picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))]
-        return clip01(ops.stack(planes, 0)) * 255.0
+        return ops.stack(planes, 0)
 
 
 def placement(roi, side):
