@@ -56,7 +56,7 @@ class AudioProcessor(torch.nn.Module):
 class SonicUNet:
     """A tiny UNet of diffusers with Sonic's processors."""
 
-    def __init__(self, channels=(32, 64), heads=(1, 2), cross=24, layers=1, scale=1.0, frames=3):
+    def __init__(self, channels=(32, 64), heads=(1, 2), cross=24, layers=1, scale=1.0, frames=3, id_width=16):
         crossed = len(channels) - 1
         self.model = UNetSpatioTemporalConditionModel(
             down_block_types=(*["CrossAttnDownBlockSpatioTemporal"] * crossed, "DownBlockSpatioTemporal"),
@@ -64,8 +64,8 @@ class SonicUNet:
             block_out_channels=channels,
             num_attention_heads=heads,
             cross_attention_dim=cross,
-            addition_time_embed_dim=16,
-            projection_class_embeddings_input_dim=48,
+            addition_time_embed_dim=id_width,
+            projection_class_embeddings_input_dim=3 * id_width,
             layers_per_block=layers,
             num_frames=frames,
         )
