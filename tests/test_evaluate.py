@@ -118,7 +118,7 @@ def test_a_still_video_does_not_speak(tmp_path, puppet, analyzer):
     names = ("frames", "audio_length", "envelope_r", "open_vowels")
     assert verdicts(figures, names) == dict.fromkeys(names, False)
     assert figures["ssim_min"]["value"] > 0.99 and figures["ssim_upper_face"]["value"] > 0.99
-    assert figures["seam"]["value"] is None and figures["seam"]["passed"] is None
+    assert [figures[name]["passed"] for name in ("seam", "bilabials", "pauses")] == [None] * 3
     assert figures["jitter"]["value"] < 0.1 and figures["head_motion"]["value"] < 0.05
     assert 0.9 < figures["mouth_sharpness"]["value"] < 1.05 and figures["blinks"]["value"] == 0
 
@@ -240,6 +240,29 @@ def test_masks_leave_the_lower_face_out(puppet):
     assert not any(at(outside, index) for index in (13, 61, 291, 152, 58, 288)) and not at(outside, 152, 0.15)
     assert all(at(upper, index) for index in (33, 263, 168, 6, 10, 66)) and outside[5, 5] and not upper[5, 5]
     assert 0.6 < outside.mean() < 0.95
+
+
+def test_seam_tells_a_patch_from_a_soft_mask_and_from_a_moving_outline(puppet, astronaut, analyzer):
+    def ratio(photo, points, frames):
+        seam = ev.Seam(photo, points, 1.0)
+        for frame in frames:
+            seam.add(np.clip(frame, 0, 255).astype(np.uint8), keep=True)
+        return seam.result()
+
+    x, y = np.round(puppet.points[13]).astype(int)
+    patch = np.zeros(puppet.photo.shape[:2], np.float32)
+    patch[y - 70 : y + 70, x - 80 : x + 80] = 12
+    soft = cv2.GaussianBlur(patch, (0, 0), 8)
+    hard, step, _ = ratio(puppet.photo, puppet.points, [puppet.photo + patch[..., None]] * 3)
+    assert hard > 1.2 and step == pytest.approx(12, abs=1)
+    assert ratio(puppet.photo, puppet.points, [puppet.photo + soft[..., None]] * 3)[0] < 1.05
+    points = next(analyzer.track([astronaut])).points.astype(np.float64)[:, :2]
+    head = np.zeros(astronaut.shape[:2], np.float32)
+    cv2.circle(head, (224, 120), 110, 1.0, -1)
+    head = cv2.GaussianBlur(head, (0, 0), 15)[..., None]
+    swayed = [astronaut * (1 - head) + np.roll(astronaut, shift, 1) * head for shift in (-2, -1, 0, 0, 1, 1, 2)]
+    assert ratio(astronaut, points, swayed)[0] < 1.15
+    assert ratio(astronaut, points, [astronaut])[0] is None
 
 
 @pytest.mark.parametrize(
