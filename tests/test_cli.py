@@ -83,7 +83,7 @@ def bad_image(tmp_path, kind):
         ("text", 4, "bad.png"),
         ("truncated", 4, "truncated"),
         ("tiny", 4, "8x8"),
-        ("bomb", 4, "30000x30000"),
+        ("bomb", 4, "900000000 pixels"),
         ("no face", 5, "--face-box"),
     ],
 )
@@ -100,7 +100,7 @@ def test_bad_images(capsys, tmp_path, kind, code, words):
         ("empty", 6, "audio"),
         ("short", 6, "0.2"),
         ("corrupt", 6, "bad.mp3"),
-        ("long", 6, "--max-audio-seconds"),
+        ("long", 6, "expected at most 10 s"),
     ],
 )
 def test_bad_audio(capsys, tmp_path, kind, code, words):
