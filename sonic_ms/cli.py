@@ -5,7 +5,9 @@ Nothing heavy is imported before the arguments are understood, so help and mista
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -177,6 +179,9 @@ def _train(args):
 def main(argv=None):
     """Entry point; returns the exit code of errors.EXIT_CODES, 1 for a defect of ours, 130 for Ctrl-C."""
     args = build_parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        # MindSpore answers Ctrl-C with a SIGTERM to its own process; both have to leave no partial file
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         args.run(args)
     except KeyboardInterrupt:
