@@ -115,6 +115,8 @@ def run(cell, *arrays):
 class BaseModel:
     """sonic-base from a converted folder; `generate` has the interface of the light model. See BaseNetworks."""
 
+    compile_seconds = 0.0  # graphs are built while the networks run; their time is part of the work
+
     def __init__(self, folder, precision="fp32", keep=True):
         self.networks = BaseNetworks(folder, precision, keep)
         self.notes = []  # of the last `generate`: what the user may want to know
