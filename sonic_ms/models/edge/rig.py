@@ -18,8 +18,8 @@ from sonic_ms.models.edge.curves import CORNERS, JAW, LOWER, OPEN, ROUND, TONGUE
 TERMS = 6  # coefficients of one contour
 
 # How far the mouth moves at curve value 1, in half mouth widths (an average adult mouth is 50 mm wide: hw = 25 mm)
-MAX_GAP = 0.95  # inner lips at open = 1, which only shouting reaches: about 24 mm
-CHIN_DROP = 0.48
+MAX_GAP = 1.1  # inner lips at open = 1, which only shouting reaches: about 27 mm
+CHIN_DROP = 0.5
 WIDEN, NARROW = 0.10, 0.22
 CORNER_LIFT = 0.16
 UPPER_SHARE = 0.22  # part of the gap that the upper lip gives; the jaw gives the rest
