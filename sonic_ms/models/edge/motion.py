@@ -161,7 +161,7 @@ class FaceField(nn.Cell):
             self.column(parameters, first + 8)
             + c * (self.column(parameters, first + 9) + c * self.column(parameters, first + 10))
         )
-        upper, lower = upper - 0.1 * arch, lower + 0.1 * arch  # lashes above the upper edge, no eye left below
+        upper, lower = upper - 0.1 * arch, lower + 0.25 * arch  # lashes above the upper edge, no eye left below
         move = self.column(parameters, OFFSETS["lids"] + index) * (lower - upper)
         edge = upper + move
         skin = smooth01((v - upper + 0.55) / (move + 0.55))  # stretched from the crease above the lid to its edge

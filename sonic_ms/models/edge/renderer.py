@@ -15,7 +15,7 @@ from sonic_ms.models.edge.motion import Columns, FaceField, clip01
 from sonic_ms.models.edge.rig import LAYOUT, OFFSETS
 
 ROI_HEIGHT, ROI_WIDTH = 96, 128  # pixels of the painter's rectangle
-COARSE = 64  # grid of the flow over the whole crop; it is smooth, so it is enlarged to the crop's size
+COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
 OVERSAMPLING = 4  # texels a crop pixel: the nearest texel is at most 1/8 pixel away
 INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
 FEATURES = 3 + 3 + 6 + LAYOUT["paint"]
