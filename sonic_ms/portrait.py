@@ -7,7 +7,7 @@ import numpy as np
 from sonic_ms import face
 from sonic_ms.errors import FaceError
 from sonic_ms.image import resize_short_side, to_even
-from sonic_ms.models.edge.rig import Rig, build_rig
+from sonic_ms.models.edge.rig import Rig, build_rig, with_light
 
 SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 HEAD_SPAN = 2.0  # face heights that the head needs around the face, before expand_ratio
@@ -60,7 +60,8 @@ def prepare_portrait(photo, landmarks, options):
     rig = build_rig((points + 0.5 - np.array([x, y])) / length)
     if not np.isfinite(rig.source).all() or rig.mouth[4] < 0.01:
         raise FaceError("the face's landmarks are not usable; give a sharper, more frontal photo or another --face-box")
-    return Portrait(frame, np.ascontiguousarray(crop), (x, y, length), rig)
+    crop = np.ascontiguousarray(crop)
+    return Portrait(frame, crop, (x, y, length), with_light(rig, crop))
 
 
 class Paster:

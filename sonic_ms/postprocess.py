@@ -10,8 +10,8 @@ from sonic_ms.models.edge.curves import JAW, OPEN
 
 MAX_LAG = 8  # frames searched each way
 MIN_CORRELATION = 0.3  # below it the recording says too little about the lag
-LOUDNESS_FLOOR = 0.12  # share of the opening left in the quietest speech
-LOUDNESS_GAIN = 1.5  # and added on the loudest syllables
+LOUDNESS_FLOOR = 0.05  # share of the opening left in the quietest speech
+LOUDNESS_GAIN = 1.8  # and added on the loudest syllables
 WIDEST = 1.1  # `open` of a shout; louder opens no further
 CLOSED = 0.0  # an `open` at or below this is a closure
 

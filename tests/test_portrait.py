@@ -64,3 +64,11 @@ def test_a_head_larger_than_the_largest_graph_fades_in_softly(hopper, hopper_lan
     start = max(0, scene.box[0])
     step = np.abs(np.diff((pasted - scene.frame)[row, start : start + 40].mean(axis=1)))
     assert step.max() < 12  # no edge of 40 levels anywhere
+
+
+def test_light_on_the_mouth_follows_the_photo(hopper, hopper_landmarks):
+    lit, dim = (
+        prepare_portrait(photo, hopper_landmarks, GenerateOptions()).rig.light.mean()
+        for photo in (hopper, (hopper * 0.4).astype(np.uint8))
+    )
+    assert dim < 0.75 * lit

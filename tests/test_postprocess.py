@@ -90,3 +90,13 @@ def test_align_offset_is_in_seconds_and_later_when_positive(speech):
     options = GenerateOptions(align_offset=0.2, lip_sync_correction=False, smooth_motion=False)
     moved, _ = post_process(curves, np.ones(200, bool), envelope, options)
     assert measure_lag(moved, envelope)[0] == pytest.approx(5, abs=0.3)
+
+
+def test_the_users_offset_is_in_seconds_and_positive_is_later(speech):
+    curves, envelope = speech
+    voiced = np.ones(len(curves), bool)
+    plain, later = (
+        post_process(curves, voiced, envelope, GenerateOptions(align_offset=offset, smooth_motion=False))[0]
+        for offset in (0.0, 0.4)
+    )
+    np.testing.assert_allclose(later[10:], plain[:-10], atol=1e-6)  # 0.4 s are 10 frames

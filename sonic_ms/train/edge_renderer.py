@@ -25,7 +25,7 @@ from sonic_ms.models.edge.renderer import (
     composite,
     make_texture,
 )
-from sonic_ms.models.edge.rig import build_rig, frame_parameters
+from sonic_ms.models.edge.rig import OFFSETS, build_rig, frame_parameters, with_light
 from sonic_ms.train.articulation import SHAPE_OF, SILENCE
 from sonic_ms.train.mouths import (
     SKIN_TONES,
@@ -35,7 +35,6 @@ from sonic_ms.train.mouths import (
     random_dentition,
     random_face,
     random_rig,
-    scene_light,
 )
 from sonic_ms.train.trainer import LoopConfig, train
 from sonic_ms.weights import save_model
@@ -109,21 +108,21 @@ def random_curves(rng, n):
 
 
 def draw_target(features, parameters, seam_row, teeth):
-    """What one frame should look like, (3, 96, 128): its features (17, 96, 128) with the mouth drawn in."""
+    """What one frame should look like, (3, 96, 128): its features (FEATURES, 96, 128) with the mouth drawn in."""
     warped, own, own_mask, mask = features[0:3], features[3:6], features[6], features[7]
     below, above = features[8] / 2, features[9] / 2
     u, v = features[10], features[11]
-    gap, jaw, tongue, _, source_gap = features[12:17, 0, 0]
-    ring = (np.minimum(below, above) < -0.15) & (np.abs(u) < 1.4)
-    light = scene_light(np.median(warped[:, ring], axis=1))
+    gap, _, tongue, _, source_gap, *light = parameters[OFFSETS["paint"] : OFFSETS["paint"] + 8]
+    drop = parameters[OFFSETS["teeth"]]
+    light = np.array(light)
     c = np.clip(u, -1, 1)
     seam = (1 - c**2) * sum(seam_row[k] * c**k for k in range(5)) + seam_row[5] * c**2
     shown = own_mask > 0.9
     if shown.sum() > 100:  # teeth that the photo hides have the colour of those it shows
-        bright = np.percentile(own[:, shown], 75, axis=1) / light
+        bright = np.percentile(own[:, shown], 75, axis=1)
         teeth = dataclasses.replace(teeth, shade=tuple(np.clip(bright, 0.3, 1.0)))
-    inside = paint_interior(u, v, below, above, seam, jaw, tongue, light, teeth).transpose(2, 0, 1)
-    inside = own + (1 - own_mask) * inside
+    inside = paint_interior(u, v, below, above, seam, drop, tongue, light, teeth).transpose(2, 0, 1)
+    inside = np.minimum(own * light[:, None, None] + (1 - own_mask) * inside, 1)
     shade = lip_shade(below, above, u, gap, source_gap)
     return warped * (1 + shade) + mask * inside
 
@@ -149,8 +148,9 @@ class Pictures:
         return random_face(rng, SIDE, rig, teeth), rig, teeth
 
     def draw(self, rng, portraits):
-        """VIEWS pictures of one face: features (VIEWS, 17, 96, 128) and targets (VIEWS, 3, 96, 128)."""
+        """VIEWS pictures of one face: features (VIEWS, FEATURES, 96, 128) and targets (VIEWS, 3, 96, 128)."""
         crop, rig, teeth = self.source(rng, portraits)
+        rig = with_light(rig, crop)
         pose = np.zeros((VIEWS, 6))
         pose[:, :3] = rng.normal(0, 0.01, (VIEWS, 3))
         parameters = frame_parameters(rig, random_curves(rng, VIEWS), pose)

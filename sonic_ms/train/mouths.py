@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonic_ms.models.edge.rig import CHIN_DROP, SEAM, TERMS, Rig
+from sonic_ms.models.edge.renderer import LOWER_GAPS, UPPER_GAPS
+from sonic_ms.models.edge.rig import CHIN_DROP, SEAM, TERMS, UPPER_TEETH, Rig, lower_teeth, scene_light
 
-# Widths of the upper teeth as seen from the front, centre to side (8.5, 6.5, 7.6 mm ... narrowed by the dental arch)
-UPPER_EDGES = np.cumsum([0.0, 0.33, 0.25, 0.21, 0.13, 0.10])
-LOWER_EDGES = np.cumsum([0.0, 0.20, 0.21, 0.19, 0.13])
+UPPER_EDGES = np.array([*UPPER_GAPS, 1.02])
+LOWER_EDGES = np.array([*LOWER_GAPS, 0.85])
 SKIN_TONES = np.array([
     [0.94, 0.80, 0.71], [0.90, 0.74, 0.64], [0.85, 0.66, 0.53], [0.78, 0.58, 0.44],
     [0.66, 0.46, 0.34], [0.52, 0.35, 0.25], [0.38, 0.25, 0.18], [0.28, 0.18, 0.13],
@@ -22,22 +22,17 @@ SKIN_TONES = np.array([
 
 @dataclass(frozen=True)
 class Dentition:
-    """What differs between mouths. `edge`: how far the upper teeth hang below the closed lips' line."""
+    """What differs between mouths; place and width of the teeth are those the painter is told."""
 
-    edge: float = 0.07
-    width: float = 1.0
-    shade: tuple = (0.95, 0.90, 0.80)
-    gap_dark: float = 0.3
-    tongue: tuple = (0.66, 0.33, 0.32)
+    shade: tuple = (0.97, 0.93, 0.85)
+    gap_dark: float = 0.25
+    tongue: tuple = (0.68, 0.34, 0.33)
 
 
 def random_dentition(rng):
     warm = rng.uniform(0, 1)
-    shade = np.array([0.96, 0.94, 0.90]) * (1 - warm) + np.array([0.88, 0.80, 0.64]) * warm
-    return Dentition(
-        rng.uniform(0.02, 0.14), rng.uniform(0.9, 1.1), tuple(shade), rng.uniform(0.12, 0.45),
-        tuple(np.array([0.66, 0.33, 0.32]) * rng.uniform(0.85, 1.15)),
-    )  # fmt: skip
+    shade = np.array([0.98, 0.96, 0.92]) * (1 - warm) + np.array([0.90, 0.82, 0.67]) * warm
+    return Dentition(tuple(shade), rng.uniform(0.12, 0.35), tuple(np.array(Dentition.tongue) * rng.uniform(0.85, 1.15)))
 
 
 def _ramp(x, width):
@@ -54,35 +49,36 @@ def _row(u, edges):
     return np.minimum(np.abs(side - left), np.abs(right - side)), place
 
 
-def paint_interior(u, v, below, above, seam, jaw, tongue, light, teeth):
+def paint_interior(u, v, below, above, seam, drop, tongue, light, teeth):
     """The inside of the mouth, (h, w, 3).
 
     u, v: mouth-frame coordinates; below, above: distance to the upper and lower lip; seam: v of the closed lips' line
-    (h, w); jaw, tongue: curve values; light: (3,) brightness and tint of the scene, 1 = well lit; teeth: Dentition.
+    (h, w); drop: how far below it the lower teeth end (rig.lower_teeth); tongue: curve value; light: (3,) brightness
+    and tint of the scene, 1 = well lit; teeth: Dentition.
     """
-    depth = np.clip(np.minimum(below, above) / 0.14, 0, 1)[..., None]
-    throat = np.array([0.34, 0.14, 0.13]) * (1 - depth) + np.array([0.10, 0.035, 0.04]) * depth
+    depth = np.clip(np.minimum(below, above) / 0.2, 0, 1)[..., None]
+    throat = np.array([0.42, 0.17, 0.15]) * (1 - depth) + np.array([0.15, 0.05, 0.05]) * depth
     image = np.broadcast_to(throat, (*u.shape, 3)).copy()
 
-    jaw_drop = 0.95 * CHIN_DROP * jaw
-    lower_edge = seam + teeth.edge - 0.02 + jaw_drop + 0.10 * u**2
-    tongue_top = lower_edge - 0.02 - 0.20 * tongue + 0.25 * u**2
-    form = np.clip((v - tongue_top) / 0.16, 0, 1)
-    tongue_colour = np.array(teeth.tongue) * (0.45 + 0.55 * form[..., None])
+    lower_edge = seam + drop + 0.10 * u**2
+    tongue_top = seam + 0.6 * drop + 0.02 - 0.2 * tongue + 0.3 * u**2  # it does not follow the jaw all the way
+    form = np.clip((v - tongue_top) / 0.25, 0, 1)
+    tongue_colour = np.array(teeth.tongue) * (0.4 + 0.6 * form[..., None])
     tongue_colour *= (1 - 0.18 * np.exp(-((u / 0.05) ** 2)))[..., None]  # its middle groove
     over = (_ramp(v - tongue_top, 0.06) * _ramp(0.72 - np.abs(u), 0.15))[..., None]
     image = image * (1 - over) + tongue_colour * over
 
-    gap, place = _row(u / teeth.width, LOWER_EDGES)
+    gap, place = _row(u, LOWER_EDGES)
     edge = lower_edge + 0.02 * place**4
-    colour = 0.82 * np.array(teeth.shade) * (1 - teeth.gap_dark * np.exp(-((gap / 0.022) ** 2)))[..., None]
+    colour = 0.88 * np.array(teeth.shade) * (1 - teeth.gap_dark * np.exp(-((gap / 0.026) ** 2)))[..., None]
+    colour = colour * (0.86 + 0.14 * np.cos(place * 1.4))[..., None]
     over = (_ramp(v - edge, 0.03) * _ramp(0.68 - np.abs(u), 0.08) * _ramp(edge + 0.32 - v, 0.05))[..., None]
     image = image * (1 - over) + colour * over
 
-    gap, place = _row(u / teeth.width, UPPER_EDGES)
+    gap, place = _row(u, UPPER_EDGES)
     lengths = np.interp(np.abs(u), [0, 0.17, 0.45, 0.68, 1.0], [0.0, 0.0, -0.025, -0.005, -0.05])
-    edge = seam + teeth.edge + lengths - 0.05 * u**2 - 0.022 * place**4
-    colour = np.array(teeth.shade) * (1 - teeth.gap_dark * np.exp(-((gap / 0.022) ** 2)))[..., None]
+    edge = seam + UPPER_TEETH + lengths - 0.05 * u**2 - 0.022 * place**4
+    colour = np.array(teeth.shade) * (1 - teeth.gap_dark * np.exp(-((gap / 0.026) ** 2)))[..., None]
     colour = colour * (0.86 + 0.14 * np.cos(place * 1.4))[..., None]
     colour = colour * (1 - 0.12 * np.clip((v - edge + 0.12) / 0.12, 0, 1))[..., None]  # thin edges let the dark through
     gum = _ramp(edge - 0.40 - v, 0.05)[..., None]
@@ -90,9 +86,11 @@ def paint_interior(u, v, below, above, seam, jaw, tongue, light, teeth):
     over = (_ramp(edge - v, 0.03) * _ramp(0.98 - np.abs(u), 0.1))[..., None]
     image = image * (1 - over) + colour * over
 
-    arch = 0.22 + 0.78 * np.exp(-((np.abs(u) / 0.78) ** 3.5))
-    shadow = (1 - 0.5 * np.exp(-np.maximum(below, 0) / 0.05)) * (1 - 0.35 * np.exp(-np.maximum(above, 0) / 0.05))
-    return np.clip(image * (arch * shadow)[..., None] * light, 0, 1)
+    arch = 0.25 + 0.75 * np.exp(-((np.abs(u) / 0.82) ** 3.5))
+    shadow = (0.42 * np.exp(-np.maximum(below, 0) / 0.045), 0.25 * np.exp(-np.maximum(above, 0) / 0.04))
+    dark = arch * (1 - shadow[0]) * (1 - shadow[1])
+    warmth = np.array([0.55, 1.1, 1.2])  # light that reaches the shade of a lip has passed through it: it is red
+    return np.clip(image * np.maximum(dark, 1e-3)[..., None] ** warmth * light, 0, 1)
 
 
 def lip_shade(below, above, u, gap, source_gap):
@@ -104,13 +102,6 @@ def lip_shade(below, above, u, gap, source_gap):
     closed = np.clip(1 - gap / 0.05, 0, 1) * np.clip(source_gap / 0.12, 0, 1)
     line = -0.55 * closed * np.exp(-(((below - above) / 2 / 0.022) ** 2))
     return (rim + line) * inside
-
-
-def scene_light(skin):
-    """(3,) light factor from the skin's mean colour (3,): brightness, with a third of its tint."""
-    level = np.clip(0.3 + 0.7 * skin.mean() / 0.62, 0.35, 1.1)  # teeth are lighter than skin, most so on dark skin
-    tint = skin / (skin.mean() + 1e-6) / np.array([1.22, 0.98, 0.80])
-    return level * np.clip(tint, 0.6, 1.5) ** 0.33
 
 
 def _contour(c0, c1=0.0, c2=0.0, c4=0.0):
@@ -197,7 +188,8 @@ def random_face(rng, side, rig, teeth):
     below, above = v - upper - beyond, lower - v - beyond
     gap = float(rig.source[2, 0] - rig.source[1, 0])
     if gap > 0:
-        inside = paint_interior(u, v, below, above, seam, gap * 0.9, rng.uniform(0, 0.4), scene_light(tone), teeth)
+        drop = lower_teeth(CHIN_DROP * gap * 0.9, (1 - SEAM) * gap)
+        inside = paint_interior(u, v, below, above, seam, drop, rng.uniform(0, 0.4), scene_light(tone), teeth)
         mask = (_ramp(below, 0.04) * _ramp(above, 0.04))[..., None]
         image = image * (1 - mask) + inside * mask
     else:

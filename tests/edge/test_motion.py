@@ -91,3 +91,17 @@ def test_blinks_and_brows_move_only_their_own_region(column, region):
     assert moved.any()
     below = y > getattr(rig, region)[:, 1].max() + 0.12
     assert not moved[below].any()
+
+
+def test_a_positive_roll_turns_the_head_clockwise():
+    rig = random_rig(np.random.default_rng(0), open_photo=False)
+    pose = np.zeros((1, 6))
+    pose[0, 2] = 0.02
+    x, y, (upper_x, upper_y, *_) = face_fields(rig, np.zeros((1, 8)), pose)
+    centre_x, centre_y, radius_x, radius_y = rig.head
+    inside = np.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y) < 0.8
+    inside &= (np.abs(x - 0.5) < 0.35) & (np.abs(y - 0.5) < 0.35)  # nothing moves at the border of the crop
+    right, below = x - centre_x, y - centre_y
+    # what is now right of the centre was higher before, what is below was further right
+    np.testing.assert_allclose((y - upper_y)[inside], 0.02 * right[inside], atol=2e-3)
+    np.testing.assert_allclose((x - upper_x)[inside], -0.02 * below[inside], atol=2e-3)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -8,17 +10,21 @@ from sonic_ms.models.edge.renderer import (
     OVERSAMPLING,
     ROI_HEIGHT,
     ROI_WIDTH,
+    UPPER_GAPS,
     EdgeRenderer,
     Interleave,
+    MouthFeatures,
     Painter,
     PainterConfig,
     Sample,
     enlarge_matrix,
     fold_norms,
+    interior,
     make_texture,
+    nearness,
     placement,
 )
-from sonic_ms.models.edge.rig import frame_parameters
+from sonic_ms.models.edge.rig import OFFSETS, UPPER_TEETH, frame_parameters
 from sonic_ms.train.mouths import Dentition, random_face, random_rig
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
@@ -28,9 +34,12 @@ SIDE = 256
 @pytest.fixture(scope="module")
 def scene():
     rng = np.random.default_rng(0)
-    rig = random_rig(rng, open_photo=False)
+    rig = dataclasses.replace(random_rig(rng, open_photo=False), light=np.array([0.9, 0.8, 0.6]))
     crop = np.round(random_face(rng, SIDE, rig, Dentition()))
-    renderer = EdgeRenderer(Painter(PainterConfig()), SIDE).set_train(False)
+    painter = Painter(PainterConfig())
+    for parameter in painter.leave.get_parameters():  # it paints mid-grey
+        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+    renderer = EdgeRenderer(painter, SIDE).set_train(False)
 
     def render(curves, pose):
         row = frame_parameters(rig, np.atleast_2d(curves), np.atleast_2d(pose))
@@ -49,8 +58,27 @@ def mouth_box(rig):
 def test_a_face_at_rest_is_the_photo_itself(scene):
     crop, rig, render = scene
     frame = render(np.zeros(8), np.zeros(6))
-    frame[mouth_box(rig)] = crop[mouth_box(rig)]  # the (untrained) painter shades the lips there
+    frame[mouth_box(rig)] = crop[mouth_box(rig)]  # a trace of paint shows on the line between the lips
     np.testing.assert_allclose(frame, crop, atol=0.01)
+
+
+def test_the_painter_is_told_where_teeth_end_and_part(scene):
+    crop, rig, _ = scene
+    curves = np.zeros((1, 8))
+    curves[0, :2] = 0.9
+    row = frame_parameters(rig, curves, np.zeros((1, 6)))
+    features = MouthFeatures(SIDE * OVERSAMPLING)(Tensor(make_texture(crop)), Tensor(row)).asnumpy()[0]
+    assert features.shape[0] == FEATURES
+    u, v, upper, lower = features[10:14]
+    middle = np.abs(u) < 0.03
+    seam = rig.seam[0]
+    assert v[middle & (upper > 0)].max() == pytest.approx(seam + UPPER_TEETH, abs=0.04)
+    assert v[middle & (lower > 0)].min() == pytest.approx(seam + row[0, OFFSETS["teeth"]], abs=0.04)
+
+
+def test_nearness_peaks_on_the_gaps():
+    side = Tensor(np.array([*UPPER_GAPS, 0.165, 0.45], np.float32))
+    np.testing.assert_allclose(nearness(side, UPPER_GAPS).asnumpy(), [1] * len(UPPER_GAPS) + [0, 0], atol=1e-5)
 
 
 def test_opening_the_mouth_changes_the_mouth_and_spares_the_forehead(scene):
@@ -59,7 +87,7 @@ def test_opening_the_mouth_changes_the_mouth_and_spares_the_forehead(scene):
     curves[:2] = 0.9
     frame = render(curves, np.zeros(6))
     centre = tuple((rig.mouth[1::-1] * SIDE).astype(int) + np.array([4, 0]))
-    assert np.abs(frame[centre] - crop[centre]).max() > 8
+    np.testing.assert_allclose(frame[centre], 127.5 * rig.light, atol=0.5)  # what the painter paints, in this light
     top = int((rig.mouth[1] - 1.8 * rig.mouth[4]) * SIDE)
     np.testing.assert_allclose(frame[:top], crop[:top], atol=0.01)
 
@@ -111,3 +139,17 @@ def test_placement_maps_the_rectangle_onto_itself():
     placed = ramp @ columns
     np.testing.assert_allclose(placed[66:190], np.arange(66, 190) - 64, atol=1e-3)
     assert np.all(placed[:60] == 0) and np.all(placed[200:] == 0)
+
+
+def test_the_photos_own_teeth_keep_their_colour():
+    rng = np.random.default_rng(5)
+    rig = dataclasses.replace(random_rig(rng, open_photo=True), light=np.array([0.9, 0.8, 0.6]))
+    crop = np.full((SIDE, SIDE, 3), (200, 180, 100), np.float32)
+    curves = np.zeros((1, 8))
+    curves[0, 1] = 0.5
+    row = Tensor(frame_parameters(rig, curves, np.zeros((1, 6))))
+    features = MouthFeatures(SIDE * OVERSAMPLING)(Tensor(make_texture(crop)), row)
+    inside, _, mask, _ = interior(features, Tensor(rng.random((1, 4, ROI_HEIGHT, ROI_WIDTH)).astype(np.float32)))
+    own = (features.asnumpy()[0, 6] == 1) & (mask.asnumpy()[0, 0] == 1)
+    assert own.sum() > 50
+    np.testing.assert_allclose(inside.asnumpy()[0, :, own] * 255, np.tile((200, 180, 100), (own.sum(), 1)), atol=0.05)

@@ -5,7 +5,7 @@ import pytest
 
 from sonic_ms.models.edge import rig as rig_module
 from sonic_ms.models.edge.curves import CURVES, JAW, OPEN, WIDTH
-from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, TERMS, build_rig, frame_parameters
+from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, TERMS, build_rig, frame_parameters, lower_teeth, with_light
 from sonic_ms.train.edge_renderer import mirrored
 from sonic_ms.train.mouths import random_rig
 
@@ -76,6 +76,28 @@ def test_a_smile_is_relaxed_and_does_not_widen_the_opening(open_rig):
 def test_jaw_moves_the_chin(open_rig):
     row = frame_parameters(open_rig, curves(jaw=0.5), np.zeros((1, 6)))[0]
     assert row[OFFSETS["chin"]] == pytest.approx(0.5 * rig_module.CHIN_DROP * open_rig.scale)
+
+
+def test_lower_teeth_follow_the_jaw_and_hide_behind_the_lip():
+    assert lower_teeth(0.3, 0.2) - lower_teeth(0.1, 0.2) == pytest.approx(0.95 * 0.2)
+    for chin, lip in ((0.0, 0.8), (0.4, 0.8)):  # whatever the jaw does, no more of them shows
+        shown = lip - (lower_teeth(chin, lip) - rig_module.UPPER_TEETH)
+        assert shown <= rig_module.LOWER_TEETH + 0.021
+
+
+def test_light_is_measured_on_the_skin_not_on_the_lips(open_rig):
+    side = 128
+    crop = np.full((side, side, 3), (150, 110, 90), np.float32)
+    light = with_light(open_rig, crop).light
+    centres = (np.arange(side) + 0.5) / side
+    dx, dy = ((axis - open_rig.mouth[i]) / open_rig.mouth[4] for i, axis in enumerate(np.meshgrid(centres, centres)))
+    cos, sin = open_rig.mouth[2:4]
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
+    lips = np.abs(v - (open_rig.source[0, 0] + open_rig.source[3, 0]) / 2) < 0.45
+    painted = np.where((lips | (np.abs(u) > 1.1))[..., None], np.float32([255, 0, 0]), crop)
+    # two thirds of the skin around the lips, but less than half of all there is
+    np.testing.assert_allclose(with_light(open_rig, painted).light, light)
+    assert with_light(open_rig, 0.5 * crop).light.mean() < 0.8 * light.mean()
 
 
 def test_mirroring_twice_is_the_same_face(open_rig):

@@ -1,22 +1,22 @@
 import numpy as np
 import pytest
 
+from sonic_ms.models.edge.rig import scene_light
 from sonic_ms.train.mouths import (
     Dentition,
     lip_shade,
     paint_interior,
     random_face,
     random_rig,
-    scene_light,
 )
 
 U, V = np.meshgrid(np.linspace(-0.9, 0.9, 61), np.linspace(-0.1, 0.6, 57))
 SEAM = np.zeros_like(U)
 
 
-def mouth(jaw, tongue=0.0, light=1.0):
+def mouth(drop, tongue=0.0, light=1.0):
     upper, lower = -0.1 * (1 - U**2), 0.55 * (1 - U**2)
-    return paint_interior(U, V, V - upper, lower - V, SEAM, jaw, tongue, np.full(3, light), Dentition())
+    return paint_interior(U, V, V - upper, lower - V, SEAM, drop, tongue, np.full(3, light), Dentition())
 
 
 def brightness(image, v, u=0.15):
@@ -25,7 +25,7 @@ def brightness(image, v, u=0.15):
 
 
 def test_upper_teeth_stay_and_lower_teeth_go_down_with_the_jaw():
-    shut, wide = mouth(0.1), mouth(1.0)
+    shut, wide = mouth(0.1), mouth(0.5)
     assert brightness(wide, 0.02) == pytest.approx(brightness(shut, 0.02), abs=0.02)
     assert brightness(wide, 0.02) > 0.5  # a tooth
     assert brightness(wide, 0.25) < 0.35  # the dark between the rows
@@ -33,17 +33,17 @@ def test_upper_teeth_stay_and_lower_teeth_go_down_with_the_jaw():
 
 
 def test_the_tongue_rises_and_is_red():
-    raised = mouth(1.0, tongue=1.0)
-    row, column = np.abs(V[:, 0] - 0.33).argmin(), np.abs(U[0] - 0.15).argmin()
+    raised = mouth(0.5, tongue=1.0)
+    row, column = np.abs(V[:, 0] - 0.4).argmin(), np.abs(U[0] - 0.15).argmin()
     red, green, _ = raised[row, column]
     assert red > 1.5 * green
-    assert raised.mean() > mouth(1.0, tongue=0.0).mean()
+    assert raised.mean() > mouth(0.5, tongue=0.0).mean()
 
 
 def test_corners_are_darker_than_the_middle_and_light_scales_all():
-    image = mouth(0.8)
+    image = mouth(0.45)
     assert brightness(image, 0.02, 0.82) < 0.5 * brightness(image, 0.02)
-    assert mouth(0.8, light=0.5).mean() == pytest.approx(0.5 * image.mean(), rel=1e-6)
+    assert mouth(0.45, light=0.5).mean() == pytest.approx(0.5 * image.mean(), rel=1e-6)
 
 
 def test_a_line_is_drawn_only_where_an_open_photo_is_closed():

@@ -92,20 +92,20 @@ class MouthField(nn.Cell):
         beyond = 2.0 * ops.relu(ops.abs(un) - 0.98)  # outside the corners nothing is inside the mouth
         return source_u, v - move_up, v - move_low, v - inner_upper - beyond, inner_lower - v - beyond
 
+    def contour(self, c, parameters, first):
+        """v of a contour of the photo (its c5 is 0) whose coefficients start at column `first`, at c: u clipped to
+        +-1; (b, h, w)."""
+        a0, a1, a2 = (self.column(parameters, first + i) for i in range(3))
+        a3, a4 = self.column(parameters, first + 3), self.column(parameters, first + 4)
+        return (1.0 - c * c) * (a0 + c * (a1 + c * (a2 + c * (a3 + c * a4))))
+
     def source_distances(self, u, v, parameters):
         """Distances below the upper and above the lower inner lip edge of the photo itself, (b, h, w) each."""
         c = ops.clip_by_value(u, -1.0, 1.0)
-        c2 = c * c
-        arch = 1.0 - c2
-        first = OFFSETS["source"] + TERMS
-
-        def contour(start):
-            a0, a1, a2 = (self.column(parameters, start + i) for i in range(3))
-            a3, a4 = self.column(parameters, start + 3), self.column(parameters, start + 4)
-            return arch * (a0 + c * (a1 + c * (a2 + c * (a3 + c * a4))))
-
         beyond = 2.0 * ops.relu(ops.abs(u) - 0.98)
-        return v - contour(first) - beyond, contour(first + TERMS) - v - beyond
+        upper, lower = OFFSETS["source"] + TERMS, OFFSETS["source"] + 2 * TERMS
+        below = v - self.contour(c, parameters, upper) - beyond
+        return below, self.contour(c, parameters, lower) - v - beyond
 
 
 class FaceField(nn.Cell):

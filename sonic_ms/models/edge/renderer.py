@@ -12,20 +12,25 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from sonic_ms.models.edge.motion import Columns, FaceField, clip01
-from sonic_ms.models.edge.rig import LAYOUT, OFFSETS
+from sonic_ms.models.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
 
 ROI_HEIGHT, ROI_WIDTH = 96, 128  # pixels of the painter's rectangle
 COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
 OVERSAMPLING = 4  # texels a crop pixel: the nearest texel is at most 1/8 pixel away
 INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
-FEATURES = 3 + 3 + 6 + LAYOUT["paint"]
+FEATURES = 3 + 3 + 6 + 4 + LAYOUT["paint"]
+# Gaps between teeth, |u| from the middle: widths of the teeth as seen from the front (8.5, 6.5, 7.6 mm ... narrowed by
+# the dental arch), the first gap being the middle one
+UPPER_GAPS = (0.0, 0.33, 0.58, 0.79, 0.92)
+LOWER_GAPS = (0.0, 0.20, 0.41, 0.60, 0.73)
+GAP_WIDTH = 0.05
 
 
 @dataclass(frozen=True)
 class PainterConfig:
     """Channels of the painter at 1/2, 1/4 and 1/8 of its rectangle's resolution."""
 
-    widths: tuple[int, int, int] = (32, 64, 96)
+    widths: tuple[int, int, int] = (24, 48, 64)
 
 
 def grid(height, width):
@@ -169,11 +174,20 @@ class Painter(nn.Cell):
         return ops.concat((ops.sigmoid(colour), ops.tanh(shade)), 1)
 
 
+def nearness(side, gaps):
+    """1 on a gap between teeth, 0 from GAP_WIDTH away."""
+    distance = side
+    for gap in gaps[1:]:
+        distance = ops.minimum(distance, ops.abs(side - gap))
+    return ops.relu(1.0 - distance * (1.0 / GAP_WIDTH))
+
+
 class MouthFeatures(nn.Cell):
     """What the painter sees: (texture, parameters (b, n)) -> features (b, FEATURES, 96, 128).
 
-    Channels: warped photo with the opening cut out (3), the photo's own mouth interior where the skull carries it (3)
-    and its mask, the mask of the opening, both lip distances, u, v, and the `paint` parameters as constant planes.
+    Channels: warped photo with the opening cut out (3), the photo's own mouth interior where the skull carries it (3),
+    divided by the light, and its mask, the mask of the opening, both lip distances, u, v, where an average set of teeth
+    ends and has its gaps (4), and the `paint` parameters as constant planes.
     """
 
     def __init__(self, texture_side):
@@ -185,6 +199,19 @@ class MouthFeatures(nn.Cell):
         self.rows = Tensor(enlarge_matrix(ROI_HEIGHT // 2, ROI_HEIGHT))
         self.columns = Tensor(enlarge_matrix(ROI_WIDTH // 2, ROI_WIDTH).T.copy())
         self.plane = Tensor(np.ones((1, 1, ROI_HEIGHT, ROI_WIDTH), np.float32))
+
+    def teeth(self, u, v, parameters):
+        """Height above the upper teeth's edge and below the lower teeth's, -1..1, and closeness to a gap, 0..1."""
+        side = ops.abs(ops.clip_by_value(u, -1.0, 1.0))
+        seam = self.field.mouth.contour(ops.clip_by_value(u, -1.0, 1.0), parameters, OFFSETS["seam"])
+        lower = seam + self.column(parameters, OFFSETS["teeth"]) + 0.1 * side * side
+        upper = seam + UPPER_TEETH - 0.05 * side * side
+        return (
+            ops.clip_by_value((upper - v) * 6.0, -1.0, 1.0),
+            ops.clip_by_value((v - lower) * 6.0, -1.0, 1.0),
+            nearness(side, UPPER_GAPS),
+            nearness(side, LOWER_GAPS),
+        )
 
     def construct(self, texture, parameters):
         first = OFFSETS["roi"]
@@ -205,7 +232,8 @@ class MouthFeatures(nn.Cell):
         # the inside of the mouth as the photo shows it: teeth move with the head only
         own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
         own = self.sample(texture, self.sample.texels(own_x), self.sample.texels(own_y))
-        own = [plane * (own_mask / 255.0) for plane in own]
+        light = [self.column(parameters, OFFSETS["paint"] + 5 + i) for i in range(3)]
+        own = [plane * own_mask * (1.0 / (255.0 * one)) for plane, one in zip(own, light)]
         warped = [plane * ((1.0 - mask) / 255.0) for plane in warped]
         planes = ops.stack(
             (
@@ -217,6 +245,7 @@ class MouthFeatures(nn.Cell):
                 ops.clip_by_value(above * 2.0, -1.0, 1.0),
                 ops.clip_by_value(u, -1.5, 1.5),
                 v,
+                *self.teeth(u, v, parameters),
             ),
             1,
         )
@@ -228,9 +257,10 @@ class MouthFeatures(nn.Cell):
 def interior(features, painted):
     """What goes into the picture: colour of the mouth's inside (b, 3, 96, 128), the photo's own where it shows any and
     the painter's elsewhere; the warped photo, the opening's mask and the lip shade."""
-    warped, own, own_mask, mask, _ = ops.split(features, [3, 3, 1, 1, FEATURES - 8], 1)
+    warped, own, own_mask, mask, _, light = ops.split(features, [3, 3, 1, 1, FEATURES - 11, 3], 1)
     colour, shade = ops.split(painted, [3, 1], 1)
-    return own + (1.0 - own_mask) * colour, warped, mask, ops.minimum(shade, 0.0)  # shade only darkens
+    inside = ops.minimum(light * (own + (1.0 - own_mask) * colour), 1.0)
+    return inside, warped, mask, ops.minimum(shade, 0.0)  # shade only darkens
 
 
 def composite(features, painted):

@@ -8,7 +8,7 @@ Mouth frame: origin between the mouth corners, u along the corners' line (+-1 at
 downwards, both in half mouth widths (hw). A lip contour is v(u) = (1 - u^2) * (c0 + c1 u + ... + c4 u^4) + c5 u^2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,6 +33,8 @@ ROI_SPAN = (3.0, 2.25)  # width and height of the painter's rectangle, in half m
 ROI_ABOVE = 0.85  # of it above the mouth's centre
 PRESS_THIN = 0.9  # lip thickness lost per unit of negative `open`
 SEAM = 0.05  # where between parted lips they meet, from upper to lower: the jaw closes a mouth
+UPPER_TEETH = 0.07  # how far the upper teeth hang below the closed lips' line
+LOWER_TEETH = 0.15  # most that the lower teeth stand out behind the lower lip's edge
 
 # Columns of the parameter row. Each entry: name -> number of columns.
 LAYOUT = {
@@ -48,7 +50,10 @@ LAYOUT = {
     "lids": 2,  # closing of each eye, 0..1
     "brows": 2 * 3,  # per brow: x, y, radius in crop units
     "lift": 1,  # brow lift in crop units
-    "paint": 5,  # gap at the middle in hw, jaw, tongue, rounding, gap in the photo: what the painter is told
+    "seam": TERMS,  # contour of the closed lips' line
+    "teeth": 1,  # how far the edge of the lower teeth lies below that line, in hw
+    # what the painter is told: gap at the middle in hw, jaw, tongue, rounding, gap in the photo, light (r, g, b)
+    "paint": 5 + 3,
     "roi": 4,  # x, y, width, height of the painter's rectangle in crop units
 }
 OFFSETS = dict(zip(LAYOUT, np.cumsum([0, *LAYOUT.values()]).tolist()))
@@ -70,6 +75,7 @@ class Rig:
     eyes: np.ndarray  # (2, 11)
     brows: np.ndarray  # (2, 3)
     height: float  # face height in crop units
+    light: np.ndarray = field(default_factory=lambda: np.ones(3))  # see `with_light`
 
     @property
     def scale(self):
@@ -182,6 +188,31 @@ def build_rig(points):
     return Rig(np.array([*middle, *axis, half]), source, seam, shape, head, eyes, np.array(brows), float(height))
 
 
+def scene_light(skin):
+    """(3,) light factor, 1 = well lit, from the skin's colour (3,) in 0..1: brightness, with a third of its tint."""
+    level = np.clip(0.3 + 0.7 * skin.mean() / 0.62, 0.35, 1.1)  # teeth are lighter than skin, most so on dark skin
+    tint = skin / (skin.mean() + 1e-6) / np.array([1.22, 0.98, 0.80])
+    return level * np.clip(tint, 0.6, 1.5) ** 0.33
+
+
+def with_light(rig, crop):
+    """The rig with the light that falls on the mouth, measured on the skin around it. crop: (R, R, 3) in 0..255."""
+    u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(-1.4, 1.4, 57), np.linspace(-0.8, 1.3, 43)))
+    upper, lower = _basis(u) @ rig.source[0], _basis(u) @ rig.source[3]
+    skin = (v < upper - 0.1) | (v > lower + 0.1)
+    u, v = u[skin], v[skin]
+    middle, (cos, sin), half = rig.mouth[:2], rig.mouth[2:4], rig.mouth[4]
+    places = middle + half * np.stack([cos * u - sin * v, sin * u + cos * v], axis=1)
+    column, row = np.clip((places * crop.shape[0]).astype(int), 0, crop.shape[0] - 1).T
+    return replace(rig, light=scene_light(np.median(crop[row, column], axis=0) / 255.0))
+
+
+def lower_teeth(chin, lower_lip):
+    """How far the edge of the lower teeth lies below the closed lips' line: they follow the jaw, and the lower lip
+    hides all but LOWER_TEETH of them. chin, lower_lip: how far these have moved down. All in half mouth widths."""
+    return np.maximum(0.95 * chin, lower_lip - LOWER_TEETH) + UPPER_TEETH - 0.02
+
+
 def _target_contours(rig, curves):
     """Lip contours of every frame, (n, 4, TERMS)."""
     gap = MAX_GAP * rig.scale * np.maximum(curves[:, OPEN], 0)[:, None]
@@ -248,6 +279,8 @@ def frame_parameters(rig, curves, pose):
         "lids": np.repeat(pose[:, 4:5], 2, axis=1),
         "brows": still(rig.brows),
         "lift": pose[:, 5:6] * 0.035 * rig.height,
+        "seam": still(rig.seam),
+        "teeth": lower_teeth(chin, target[:, 2, 0] - rig.seam[0])[:, None],
         "paint": np.stack(
             [
                 middle_gap,
@@ -255,6 +288,7 @@ def frame_parameters(rig, curves, pose):
                 np.clip(curves[:, TONGUE], 0, 1),
                 np.clip(curves[:, ROUND], 0, 1),
                 np.full(n, rig.gap),
+                *np.broadcast_to(rig.light, (n, 3)).T,
             ],
             axis=1,
         ),
