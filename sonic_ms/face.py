@@ -8,6 +8,7 @@ image, x to the right, y down, whole numbers at pixel centres; z points away fro
 """
 
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -56,6 +57,7 @@ NMS_OVERLAP = 0.3  # of the smaller box
 PRESENCE_THRESHOLD = 0.5
 MIN_FACE_HEIGHT = 48  # pixels forehead to chin; less gives no usable mouth
 SMALL_FACE_HEIGHT = 96  # pixels; less is worth a note
+AVERAGE_FACE = Path(__file__).parent / "pretrained" / "average_face.npy"  # 468 points in a box of side 1
 MESH_DEPTH = 1.3  # the mesh is flatter than life: portraits taken from 15 and 45 degrees come out right with this
 YAW_NOTE, YAW_LIMIT = 30, 60  # degrees
 
@@ -413,9 +415,17 @@ def _from_box(rgb, face_box, analyzer):
             f"pixels; expected x,y,width,height inside it"
         )
     found = analyzer.landmarks(rgb, (left, top, right - left, bottom - top))
-    if found.score < PRESENCE_THRESHOLD:
-        return found, [f"what is in the face box does not look like a human face (score {found.score:.2f})"]
-    return found, []
+    mouth = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2].mean(0)
+    if found.score >= PRESENCE_THRESHOLD and left < mouth[0] < right and top < mouth[1] < bottom:
+        return found, []
+    note = "what is in the face box does not look like a human face: the mouth goes where a face filling it has one"
+    return Landmarks(average_face((left, top, right - left, bottom - top)), found.score), [note]
+
+
+def average_face(box):
+    """A frontal adult face with closed lips, symmetric, that fills the box (x, y, w, h): points (468, 3)."""
+    x, y, width, height = box
+    return np.load(AVERAGE_FACE) * np.float32([width, height, width]) + np.float32([x, y, 0])
 
 
 def _from_detector(rgb, face, analyzer):

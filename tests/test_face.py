@@ -239,9 +239,11 @@ def test_no_face_and_the_way_out(analyzer):
     assert "\n" not in str(error.value)
     found, _ = face.choose_face(cat, face_box=(130, 60, 180, 180), analyzer=analyzer)
     assert 100 < found.points[:, 0].mean() < 340 and 40 < found.points[:, 1].mean() < 260
-    flat = np.full((300, 300, 3), 127, np.uint8)
-    _, notes = face.choose_face(flat, face_box=(50, 50, 200, 200), analyzer=analyzer)
-    assert "does not look like a human face" in notes[0]
+    for picture, box in ((np.full((300, 300, 3), 127, np.uint8), (50, 50, 200, 200)), (cat, (120, 20, 200, 200))):
+        found, notes = face.choose_face(picture, face_box=box, analyzer=analyzer)
+        assert "does not look like a human face" in notes[0]
+        mouth = found.points[[face.RIGHT_MOUTH_CORNER, face.LEFT_MOUTH_CORNER], :2].mean(0)
+        np.testing.assert_allclose((mouth - box[:2]) / box[2:], (0.5, 0.72), atol=0.01)
 
 
 def test_face_box_is_clipped_or_refused(analyzer, hopper, hopper_points):
