@@ -118,3 +118,13 @@ def test_build_rig_finds_the_open_mouth_of_a_real_photo(astronaut_landmarks):
 
 def test_curve_indices_match_their_names():
     assert (CURVES[JAW], CURVES[OPEN], CURVES[WIDTH]) == ("jaw", "open", "width")
+
+
+def test_parted_lips_are_thin_at_rest_and_full_when_they_open(open_rig):
+    def thickness(amount):
+        shape = target(open_rig, curves(open=amount))
+        return shape[3, 0] - shape[2, 0]
+
+    assert thickness(0.0) < 0.9 * thickness(0.15)
+    steps = np.diff([thickness(amount) for amount in np.linspace(-0.1, 0.3, 41)])
+    assert np.abs(steps).max() < 0.05  # no jump anywhere

@@ -32,6 +32,7 @@ LIP_MARGIN = 0.04  # taken off the edges of parted lips, so that no bright edge 
 ROI_SPAN = (3.0, 2.25)  # width and height of the painter's rectangle, in half mouth widths
 ROI_ABOVE = 0.85  # of it above the mouth's centre
 PRESS_THIN = 0.9  # lip thickness lost per unit of negative `open`
+REST_PRESS = 0.2  # how much lips are pressed at rest that the photo shows parted: closed lips of a smile are thin
 SEAM = 0.05  # where between parted lips they meet, from upper to lower: the jaw closes a mouth
 UPPER_TEETH = 0.07  # how far the upper teeth hang below the closed lips' line
 LOWER_TEETH = 0.15  # most that the lower teeth stand out behind the lower lip's edge
@@ -216,7 +217,8 @@ def lower_teeth(chin, lower_lip):
 def _target_contours(rig, curves):
     """Lip contours of every frame, (n, 4, TERMS)."""
     gap = MAX_GAP * rig.scale * np.maximum(curves[:, OPEN], 0)[:, None]
-    press = np.maximum(-curves[:, OPEN], 0)[:, None]
+    closed = np.clip(1 - curves[:, OPEN] / 0.15, 0, 1)
+    press = np.maximum(-curves[:, OPEN], REST_PRESS * _partedness(rig.gap) * closed)[:, None]
     tuck, lift = curves[:, LOWER, None], curves[:, UPPER, None]
     rounding = np.clip(curves[:, ROUND], 0, 1)[:, None]
     parabola = np.zeros(TERMS)
