@@ -20,7 +20,7 @@ from sonic_ms.train import texts
 from sonic_ms.train.articulation import articulation_curves
 from sonic_ms.train.augment import augment
 from sonic_ms.train.speech import Espeak, Phone, Utterance, flite_say
-from sonic_ms.train.trainer import LoopConfig, train
+from sonic_ms.train.trainer import LoopConfig, identity_of, train
 from sonic_ms.weights import load_weights, save_model
 
 LANGUAGE_SHARE = {"en": 0.55, "zh": 0.2, "de": 0.08, "fr": 0.06, "es": 0.06, "it": 0.05}
@@ -189,7 +189,7 @@ def run(config, folder, resume=False):
     encoder = AudioEncoder(AudioEncoderConfig())
     espeak = Espeak()
     loss = CurveLoss(encoder, config.closure_weight, config.velocity_weight)
-    last = train(loss, windows.batch, config.loop, folder, lambda: scores(encoder, espeak), resume)
+    last = train(loss, windows.batch, config.loop, folder, lambda: scores(encoder, espeak), resume, identity_of(config))
     encoder.set_train(False)
     save_model(encoder, AudioEncoderConfig(), folder / "audio")
     load_weights(encoder, folder / "audio")

@@ -36,7 +36,7 @@ from sonic_ms.train.mouths import (
     random_face,
     random_rig,
 )
-from sonic_ms.train.trainer import LoopConfig, train
+from sonic_ms.train.trainer import LoopConfig, identity_of, train
 from sonic_ms.weights import save_model
 
 SIDE = 192  # pixels of a training crop
@@ -228,7 +228,7 @@ def run(config, folder, resume=False):
             errors.append(np.abs(picture - target)[inside])
         return {"test_inside_l1": float(np.mean(np.concatenate(errors)))}
 
-    last = train(loss, pictures.batch, config.loop, folder, validate, resume)
+    last = train(loss, pictures.batch, config.loop, folder, validate, resume, identity_of(config))
     painter.set_train(False)
     save_model(painter, PainterConfig(), folder / "painter")
     return last

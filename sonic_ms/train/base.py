@@ -1,0 +1,193 @@
+"""Recipe of sonic-base: fine-tune a converted model on shards, some of its parts or all of them.
+
+The networks are the Cells that inference runs. What is trained is set by name: `audio` (both audio networks and the
+audio keys and values of every attention), `temporal` (everything that mixes frames), `lora` (low-rank changes of the
+named layers), `all`. The result is a complete converted folder, with LoRA merged, ready for `generate` and export.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from sonic_ms.base_units import NETWORKS
+from sonic_ms.errors import OutputError, UsageError, WeightsError
+from sonic_ms.models.resnet import SpatioTemporalResBlock
+from sonic_ms.models.unet import Transformer
+from sonic_ms.train.clips import Batches
+from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
+from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
+from sonic_ms.train.trainer import LoopConfig, identity_of, train
+from sonic_ms.weights import MODEL_FILE, TensorFile, load_config, load_weights, save_model, set_precision
+
+TRAINED = ("unet", "audio2token", "audio2bucket")
+PARTS = {  # what `trainable` may name -> parameters of SonicLoss
+    "audio": r"audio2(token|bucket)\..*|unet\.context\..*\.audio_(key|value)\..*",
+    "temporal": r"unet\.denoiser\..*\.(temporal|temporal_res_block)\..*|unet\.denoiser\..*\.temporal_weight"
+    r"|unet\.context\.layers\.\d+\.(time_pos_embed\..*|temporal\.clip_value\..*)",
+    "lora": r".*\.lora_(up|down)",
+    "all": r".*",
+}
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """A portrait and a recording; every validate_every steps a video of them is made and measured."""
+
+    image: str
+    audio: str
+    seconds: float = 2.0
+    min_resolution: int = 256
+    inference_steps: int = 25
+
+
+@dataclass(frozen=True)
+class BaseFinetuneConfig:
+    """model: folder of a converted sonic-base. shards: folder of `sonic-ms data build`. trainable: names of PARTS.
+
+    frames: length of the training clips at 12.5 a second. bucket_weight: of audio2bucket's loss. recompute: keep no
+    activations inside blocks, compute them twice.
+    """
+
+    model: str
+    shards: str
+    loop: LoopConfig
+    trainable: tuple[str, ...] = ("audio", "temporal")
+    frames: int = 25
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    bucket_weight: float = 0.1
+    recompute: bool = True
+    validation: ValidationConfig | None = None
+
+    def __post_init__(self):
+        unknown = sorted(set(self.trainable) - set(PARTS))
+        if unknown or not self.trainable:
+            raise UsageError(f"trainable is {list(self.trainable)}; expected some of {', '.join(PARTS)}")
+        if self.frames < 1:
+            raise UsageError(f"frames is {self.frames}; expected at least 1")
+
+
+class Networks:
+    """The networks of a converted folder that training needs, loaded in one precision."""
+
+    def __init__(self, folder, precision):
+        folder = Path(folder)
+        missing = [name for name in (*TRAINED, "vae") if not (folder / name).is_dir()]
+        if missing:
+            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with tools/pt2ms_weights.py")
+        self.folder = folder
+        self.configs = {name: load_config(NETWORKS[name][0], folder / name) for name in (*TRAINED, "vae")}
+        self.cells = {}
+        for name in TRAINED:
+            cell = set_training_precision(NETWORKS[name][1](self.configs[name]), precision)
+            self.cells[name] = load_weights(cell, folder / name)
+
+    def save(self, folder):
+        """Write a complete converted folder: what was trained from memory, everything else linked or copied."""
+        folder = Path(folder)
+        for name in TRAINED:
+            save_model(merge_lora(self.cells[name]), self.configs[name], folder / name)
+        try:
+            for place in self.folder.iterdir():
+                if place.is_dir() and place.name not in TRAINED:
+                    shutil.copytree(place, folder / place.name, copy_function=_link_or_copy, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise OutputError(f"cannot write {folder}: {error}") from error
+
+
+def _link_or_copy(source, target):
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def check_precision(precision):
+    """bf16 needs an Ascend 910B or newer; everything trains in fp32 and fp16."""
+    if precision != "bf16":
+        return
+    target, chip = ms.get_context("device_target"), ""
+    if target == "Ascend":
+        from mindspore._c_expression import MSContext
+
+        chip = MSContext.get_instance().get_ascend_soc_version().lower()
+    if not chip.startswith(("ascend910b", "ascend910_93")):
+        raise UsageError(f"precision bf16 needs an Ascend 910B; this is {chip or target}: use fp16 or fp32")
+
+
+def set_training_precision(cell, precision):
+    """Width of a fresh Cell's parameters: set_precision, and bf16 where the device has it."""
+    check_precision(precision)
+    if precision != "bf16":
+        return set_precision(cell, precision)
+    for parameter in cell.get_parameters():
+        parameter.set_dtype(ms.bfloat16)
+    return cell
+
+
+def freeze(loss, trainable):
+    """Train only the parameters of the named parts; returns their number of elements."""
+    pattern = re.compile("|".join(f"(?:{PARTS[name]})" for name in trainable))
+    count = 0
+    for name, parameter in loss.parameters_and_names():
+        parameter.name = name  # LoRA has moved layers: checkpoints name them by where they are
+        parameter.requires_grad = bool(pattern.fullmatch(name))
+        count += int(np.prod(parameter.shape)) * parameter.requires_grad
+    if not count:
+        raise UsageError(f"nothing is trained: trainable {list(trainable)} names no parameter of this model")
+    return count
+
+
+def recompute_blocks(cell):
+    """Keep no activations inside the residual blocks and transformers of the UNet."""
+    for _, inner in cell.cells_and_names():
+        if isinstance(inner, (SpatioTemporalResBlock, Transformer)):
+            inner.recompute()
+
+
+def build_loss(networks, config):
+    """SonicLoss of loaded networks with everything else frozen."""
+    unet = networks.cells["unet"]
+    if "lora" in config.trainable:
+        add_lora(unet, config.lora, config.loop.seed)
+    loss = SonicLoss(networks.configs["unet"], *networks.cells.values(), config.frames, config.bucket_weight)
+    freeze(loss, config.trainable)
+    if config.recompute:
+        recompute_blocks(unet.denoiser)
+    return loss
+
+
+def fingerprint(folder):
+    """Size and first megabytes of what a run starts from: another base model is another training."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name in TRAINED:
+        with TensorFile(Path(folder) / name / MODEL_FILE) as file:
+            for tensor in sorted(file.shapes)[:20]:
+                total.update(tensor.encode() + file.read_raw(tensor).tobytes())
+    return total.hexdigest()
+
+
+def finetune(config, samples, folder, resume=False, group=None, validate=None):
+    """Train on `samples` (see clips.py) and write folder/model; returns the last row of the log."""
+    from sonic_ms.train.distributed import Group
+
+    group = group or Group()
+    networks = Networks(config.model, config.loop.precision)
+    ms.set_seed(config.loop.seed)
+    loss = build_loss(networks, config)
+    batches = Batches(samples, config.frames, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
+    identity = identity_of(config, base=fingerprint(config.model))
+    identity.pop("validation", None)
+    hook = validate(networks) if validate else None
+    last = train(loss, batches, config.loop, folder, hook, resume, identity, group)
+    if group.rank == 0:
+        networks.save(Path(folder) / "model")
+    return last

@@ -1,0 +1,67 @@
+"""Samples of the training set -> clips of the length that is trained, as `diffusion.stack` takes them.
+
+A sample is a dict: latents (T, 4, h, w) and image_latents (4, h, w), unscaled; clip_embedding (1, d) or (d,);
+whisper_states (n, layers, c), 50 a second, from the first frame on; mask (1, H, W) or (H, W), the face in 0..1;
+buckets (2,); fps of the frames, 12.5 or a multiple.
+"""
+
+import numpy as np
+
+from sonic_ms.base_encode import BUCKET_LEAD, TOKEN_LEAD, frame_windows
+from sonic_ms.errors import UsageError
+from sonic_ms.train.diffusion import FPS, draw, network_inputs, stack
+
+NEEDED = ("latents", "image_latents", "clip_embedding", "whisper_states", "mask", "buckets", "fps")
+
+
+def cut(sample, first, frames, token_config, bucket_config):
+    """`frames` frames of a sample at 12.5 a second, from number `first` on, with the Whisper states around each."""
+    step = round(float(sample["fps"]) / FPS)
+    latents = np.asarray(sample["latents"])[::step][first : first + frames]
+    states = np.asarray(sample["whisper_states"], np.float32)
+    end = first + frames
+    tokens = frame_windows(states, end, token_config.seq_len, TOKEN_LEAD)[first:]
+    buckets = frame_windows(states[:, -bucket_config.blocks :], end, bucket_config.seq_len, BUCKET_LEAD)[first:]
+    return {
+        "latents": latents,
+        "image_latents": sample["image_latents"],
+        "clip_embedding": np.reshape(sample["clip_embedding"], -1),
+        "token_states": tokens,
+        "bucket_states": buckets,
+        "mask": np.reshape(sample["mask"], np.shape(sample["mask"])[-2:]),
+        "buckets": sample["buckets"],
+    }
+
+
+def length(sample):
+    """Frames of a sample at 12.5 a second."""
+    missing = [name for name in NEEDED if name not in sample]
+    if missing:
+        raise UsageError(f"a training sample lacks {', '.join(missing)}; build the data with latents and audio states")
+    return -(-len(sample["latents"]) // round(float(sample["fps"]) / FPS))
+
+
+class Batches:
+    """make_batch of the trainer: random clips of `samples`, a sequence of dicts, with their noise."""
+
+    def __init__(self, samples, frames, configs, scaling, noise):
+        """configs: dict with those of unet, audio2token and audio2bucket. noise: NoiseConfig."""
+        self.samples, self.frames, self.configs = samples, frames, configs
+        self.scaling, self.noise = scaling, noise
+        if not len(samples):
+            raise UsageError("the training set is empty")
+
+    def __call__(self, rng, size):
+        clips = stack([self.clip(rng) for _ in range(size)])
+        drawn = draw(rng, clips["latents"].shape, self.noise)
+        return network_inputs(self.configs["unet"], self.scaling, clips, drawn, self.noise)
+
+    def clip(self, rng):
+        """A random window of a random sample; samples shorter than the window are passed over."""
+        for _ in range(100):
+            sample = self.samples[int(rng.integers(len(self.samples)))]
+            free = length(sample) - self.frames
+            if free >= 0:
+                first = int(rng.integers(free + 1))
+                return cut(sample, first, self.frames, self.configs["audio2token"], self.configs["audio2bucket"])
+        raise UsageError(f"no sample is {self.frames} frames long; take fewer frames or longer clips")
