@@ -10,13 +10,22 @@ import numpy as np
 
 from convert import maps
 from sonic_ms.errors import WeightsError
-from sonic_ms.models.audio_adapters import AdapterConfig, Audio2Bucket, Audio2Token
-from sonic_ms.models.clip import CLIPConfig, CLIPVision
-from sonic_ms.models.rife import RIFE, RIFEConfig
-from sonic_ms.models.unet import SonicUNet, UNetConfig
-from sonic_ms.models.vae import VAE, VAEConfig
-from sonic_ms.models.whisper import WhisperConfig, WhisperEncoder
-from sonic_ms.models.yoloface import YOLOFace, YOLOFaceConfig
+from sonic_ms.models.audio_adapters import Audio2Bucket, Audio2Token
+from sonic_ms.models.clip import CLIPVision
+from sonic_ms.models.configs import (
+    AdapterConfig,
+    CLIPConfig,
+    RIFEConfig,
+    UNetConfig,
+    VAEConfig,
+    WhisperConfig,
+    YOLOFaceConfig,
+)
+from sonic_ms.models.rife import RIFE
+from sonic_ms.models.unet import SonicUNet
+from sonic_ms.models.vae import VAE
+from sonic_ms.models.whisper import WhisperEncoder
+from sonic_ms.models.yoloface import YOLOFace
 
 AUDIO_SUFFIX = "attn2.processor.to_k_ip.0.weight"
 

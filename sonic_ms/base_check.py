@@ -12,13 +12,16 @@ import numpy as np
 from mindspore import nn
 
 from sonic_ms.base_units import NETWORKS
-from sonic_ms.models.audio_adapters import AdapterConfig
-from sonic_ms.models.clip import CLIPConfig
-from sonic_ms.models.rife import RIFEConfig
-from sonic_ms.models.unet import UNetConfig, frame_sinusoids, mask_tokens, time_sinusoids
-from sonic_ms.models.vae import VAEConfig
-from sonic_ms.models.whisper import WhisperConfig
-from sonic_ms.models.yoloface import YOLOFaceConfig
+from sonic_ms.models.configs import (
+    AdapterConfig,
+    CLIPConfig,
+    RIFEConfig,
+    UNetConfig,
+    VAEConfig,
+    WhisperConfig,
+    YOLOFaceConfig,
+)
+from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 from sonic_ms.weights import set_precision
 
 PUBLISHED = {

@@ -20,7 +20,7 @@ from sonic_ms.denoise import Clip, DenoiseSettings, denoise
 from sonic_ms.errors import FaceError, UsageError, WeightsError
 from sonic_ms.image import load_image
 from sonic_ms.interpolate import interpolate
-from sonic_ms.models.yoloface import decode, detect, input_size
+from sonic_ms.models.boxes import decode, detect, input_size
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.video import FPS, Video
 from sonic_ms.weights import load_config, load_weights, set_precision

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.errors import OutputError, UsageError
-from sonic_ms.models.unet import frame_sinusoids, mask_tokens, time_sinusoids
+from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 
 
 @dataclass(frozen=True)

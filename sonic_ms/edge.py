@@ -55,7 +55,7 @@ class EdgeModel:
 
     def compile(self, side):
         """Build the graphs for squares of `side` pixels now, so that the first frame does not wait for it."""
-        from sonic_ms.models.edge.renderer import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+        from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
 
         zeros = {
             "texture": np.zeros((3, (OVERSAMPLING * side) ** 2), np.float32),
@@ -84,7 +84,7 @@ class EdgeModel:
         """
         import cv2
 
-        from sonic_ms.models.edge.renderer import make_texture, placement
+        from sonic_ms.models.edge.texture import make_texture, placement
 
         side = portrait.crop.shape[0]
         engine = self._engine(side)

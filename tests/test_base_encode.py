@@ -3,7 +3,7 @@
 import numpy as np
 
 from sonic_ms.base_encode import audio_tokens, frame_windows, in_batches, motion_buckets, whisper_states
-from sonic_ms.models.audio_adapters import AdapterConfig
+from sonic_ms.models.configs import AdapterConfig
 
 
 def test_frames_read_the_states_upstream_reads():

@@ -5,7 +5,7 @@ import pytest
 
 from sonic_ms.denoise import Clip, Contexts, DenoiseSettings, denoise, windows
 from sonic_ms.errors import UsageError
-from sonic_ms.models.unet import UNetConfig
+from sonic_ms.models.configs import UNetConfig
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 
 CONFIG = UNetConfig((32, 64), (1, 2), 8, 4, 12, layers_per_block=1, num_frames=4)

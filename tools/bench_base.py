@@ -74,7 +74,7 @@ def our_inputs(cell, config, sample, timestep, clip, audio, mask, ids):
     """Arrays for the denoiser; the contexts are computed once a clip, outside the step that is timed."""
     import mindspore as ms
 
-    from sonic_ms.models.unet import frame_sinusoids, mask_tokens, time_sinusoids
+    from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 
     context = cell.context(*[ms.Tensor(part) for part in (clip, audio, frame_sinusoids(config, FRAMES))])
     context = [part.asnumpy() for part in context]

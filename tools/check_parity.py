@@ -102,7 +102,7 @@ def check_rife(module):
 
 
 def check_yoloface(module):
-    from sonic_ms.models.yoloface import decode
+    from sonic_ms.models.boxes import decode
 
     cell, config = module.load()
     predictions = decode(module.run(cell, module.io["image"]), config)
@@ -116,7 +116,7 @@ def check_vae(module):
 
 
 def check_unet(module):
-    from sonic_ms.models.unet import frame_sinusoids, mask_tokens, time_sinusoids
+    from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 
     cell, config = module.load()
     sample = module.io["sample"]

@@ -1,23 +1,8 @@
 """Sonic's two small networks between Whisper and the UNet: audio tokens, and how much the face moves."""
 
-from dataclasses import dataclass
-
 from mindspore import nn, ops
 
 from sonic_ms.models.portable import LayerNorm, silu
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """Sizes of either adapter; clip_channels is 0 where the portrait's embedding is not an input."""
-
-    seq_len: int
-    blocks: int
-    channels: int
-    intermediate_dim: int
-    output_dim: int
-    context_tokens: int
-    clip_channels: int = 0
 
 
 class Audio2Token(nn.Cell):

@@ -3,8 +3,6 @@
 Source of the architecture: Radford et al. 2021, OpenCLIP ViT-H/14 as published with Stable Video Diffusion.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -12,21 +10,6 @@ from sonic_ms.models.portable import LayerNorm, attention, gelu, merge_heads, qu
 from sonic_ms.models.unet import MAX_SCORES
 
 ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
-
-
-@dataclass(frozen=True)
-class CLIPConfig:
-    """Sizes of the network."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    image_size: int
-    patch_size: int
-    projection_dim: int
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
 
 
 class Layer(nn.Cell):

@@ -11,6 +11,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from sonic_ms.models.host import resize_matrix
+
 # GELU(x) = x/2 (1 + erf(x/sqrt 2)) = x sigmoid(x P(x^2)) with P(x^2) = 2 atanh(erf(x/sqrt 2))/x: sigmoid runs almost at
 # the speed of a multiply on every engine, erf does not and has no ONNX export, and the CPU's tanh is only good to 1e-4.
 # P is a weighted minimax fit over |x| <= 6.5; its last coefficient is positive, so the tails stay exact. The fit is
@@ -122,34 +124,6 @@ def pixel_shuffle_x2(x):
     return ops.reshape(x, (b, c // 4, 2 * h, 2 * w))
 
 
-def resize_matrix(size_in, size_out, mode="bilinear", scale=None):
-    """Matrix (size_out, size_in) float32 of a 1-D resize with half-pixel centres and repeated borders, no antialias.
-
-    mode: bilinear, or bicubic with Keys' a = -0.75, as torch.nn.functional.interpolate(align_corners=False) does both.
-    `scale` is the zoom that fixes the sample positions; by default size_out / size_in.
-    """
-    centre = (np.arange(size_out) + 0.5) / (scale or size_out / size_in) - 0.5  # source coordinate of each output
-    if mode == "bilinear":
-        centre = np.maximum(centre, 0.0)
-    first = np.floor(centre).astype(int)
-    t = centre - first
-    if mode == "bilinear":
-        taps = [(0, 1 - t), (1, t)]
-    elif mode == "bicubic":
-        near = lambda d: ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1  # noqa: E731 - |d| <= 1
-        far = lambda d: ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC  # noqa: E731 - 1 < |d| < 2
-        taps = [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
-    else:
-        raise ValueError(f"resize mode {mode!r}: use bilinear or bicubic")
-    matrix = np.zeros((size_out, size_in))
-    for offset, weight in taps:
-        np.add.at(matrix, (np.arange(size_out), np.clip(first + offset, 0, size_in - 1)), weight)
-    return matrix.astype(np.float32)
-
-
-_CUBIC = -0.75  # Keys' parameter
-
-
 class Resize(nn.Cell):
     """Bilinear resize (b, c, *size_in) -> (b, c, *size_out) as two products with constant matrices: exact, portable."""
 
@@ -196,24 +170,6 @@ def _pick(image, index):
     if b == 1:  # no slice here: a slice that takes a whole graph input hangs MindSpore Lite
         return ops.reshape(ops.gather(ops.reshape(flat, (c, h * w)), ops.reshape(index, (n,)), 1), (1, c, n))
     return ops.stack([ops.gather(flat[i], index[i], 1) for i in range(b)], 0)
-
-
-def pixel_grid(height, width):
-    """Coordinates of every pixel, (1, 2, height, width) float32, x first."""
-    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    return np.stack([columns, rows])[None].astype(np.float32)
-
-
-def timestep_embedding(values, width):
-    """Sinusoidal embedding on the host: values (n,) -> (n, width) float32, cosines first, wavelengths 2 pi to 2 pi 1e4.
-
-    The frequencies are rounded to float32 before use, since the published networks were trained with them so.
-    """
-    half = width // 2
-    frequency = np.exp(np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half))
-    angle = np.asarray(values, np.float32).reshape(-1, 1) * frequency.astype(np.float32)
-    embedding = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-    return np.pad(embedding, ((0, 0), (0, width % 2))).astype(np.float32)
 
 
 class GroupNorm(nn.Cell):

@@ -3,25 +3,11 @@
 Architecture of the published v3 models (Practical-RIFE 3.x), inference path only: the teacher block is not built.
 """
 
-from dataclasses import dataclass
-
 from mindspore import Tensor, nn, ops
 
 from sonic_ms.errors import UsageError
-from sonic_ms.models.portable import PReLU, Resize, TransposedConvX2, conv2d, gather_bilinear, pixel_grid
-
-
-@dataclass(frozen=True)
-class RIFEConfig:
-    """c: channels of every block. scale_list: how much each block shrinks its input, coarse to fine."""
-
-    c: int = 90
-    scale_list: tuple = (4, 2, 1)
-
-    @property
-    def multiple(self):
-        """Both sides of an image must be divisible by this: the coarsest scale, halved twice more."""
-        return 4 * max(self.scale_list)
+from sonic_ms.models.host import pixel_grid
+from sonic_ms.models.portable import PReLU, Resize, TransposedConvX2, conv2d, gather_bilinear
 
 
 class ConvPReLU(nn.Cell):

@@ -8,86 +8,14 @@ are folded into the batch: n = b * frames, and tokens are (n, h*w, c). Weights a
 normalisation are always float32.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.models.portable import (
-    GroupNorm,
-    LayerNorm,
-    attention,
-    conv2d,
-    gelu,
-    merge_heads,
-    resize_matrix,
-    silu,
-    split_heads,
-    timestep_embedding,
-)
+from sonic_ms.models.portable import GroupNorm, LayerNorm, attention, conv2d, gelu, merge_heads, silu, split_heads
 from sonic_ms.models.resnet import GROUPS, SpatioTemporalResBlock, Upsample
 
 # Elements of the largest matrix of attention scores: 512 MB in float32. Above it, queries are taken in blocks.
 MAX_SCORES = 1 << 27
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Sizes of the network; the last level has no attention, as published."""
-
-    block_out_channels: tuple
-    num_attention_heads: tuple
-    cross_attention_dim: int
-    addition_time_embed_dim: int
-    projection_class_embeddings_input_dim: int
-    layers_per_block: int = 2
-    in_channels: int = 8
-    out_channels: int = 4
-    num_frames: int = 25
-    audio_context_tokens: int = 32
-    ip_audio_scale: float = 1.0
-
-    @property
-    def levels(self):
-        return len(self.block_out_channels)
-
-    @property
-    def attention_levels(self):
-        """Level of every transformer, in the order they run: down, middle, up."""
-        down = [level for level in range(self.levels - 1) for _ in range(self.layers_per_block)]
-        up = [level for level in reversed(range(self.levels - 1)) for _ in range(self.layers_per_block + 1)]
-        return (*down, self.levels - 1, *up)
-
-    @property
-    def attention_channels(self):
-        """Channels of every transformer, in the same order."""
-        return tuple(self.block_out_channels[level] for level in self.attention_levels)
-
-
-def mask_tokens(config, mask, height, width):
-    """Face mask (H, W) in 0..1 -> its value at every token of every scale, (1, tokens, 1), largest scale first.
-
-    height, width: size of the latents. Bicubic without antialias, as upstream samples it.
-    """
-    parts = []
-    for level in range(config.levels):
-        rows = resize_matrix(mask.shape[0], height >> level, "bicubic")
-        columns = resize_matrix(mask.shape[1], width >> level, "bicubic")
-        parts.append((rows @ np.asarray(mask, np.float32) @ columns.T).reshape(-1))
-    return np.concatenate(parts)[None, :, None]
-
-
-def frame_sinusoids(config, frames):
-    """Sinusoids of the positions 0..frames-1 for every transformer, side by side: (frames, sum of channels)."""
-    return np.concatenate([timestep_embedding(np.arange(frames), c) for c in config.attention_channels], axis=1)
-
-
-def time_sinusoids(config, timestep, added_time_ids):
-    """Scheduler time and (b, 3) added ids -> the two sinusoid inputs of the UNet, (b, c) and (b, 3 * width)."""
-    added_time_ids = np.asarray(added_time_ids, np.float32)
-    b = len(added_time_ids)
-    time = timestep_embedding(np.full(b, timestep), config.block_out_channels[0])
-    return time, timestep_embedding(added_time_ids, config.addition_time_embed_dim).reshape(b, -1)
 
 
 class ContextLayer(nn.Cell):

@@ -4,8 +4,6 @@ Source of the architecture: AutoencoderKLTemporalDecoder (Blattmann et al. 2023;
 (n, 3, H, W) in [-1, 1]; latents are (n, 4, H/8, W/8), not scaled: see `VAEConfig.scaling_factor`.
 """
 
-from dataclasses import dataclass
-
 from mindspore import nn, ops
 
 from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, attention, conv2d, silu
@@ -14,21 +12,6 @@ from sonic_ms.models.unet import MAX_SCORES
 
 EPSILON = 1e-6  # of every normalisation except in the temporal blocks
 TEMPORAL_EPSILON = 1e-5
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """Sizes of the network. The latents a denoiser works on are scaling_factor * the encoder's mean."""
-
-    block_out_channels: tuple
-    layers_per_block: int = 2
-    latent_channels: int = 4
-    scaling_factor: float = 0.18215
-
-    @property
-    def downscale(self):
-        """Pixels of the image a latent pixel stands for, on each side."""
-        return 2 ** (len(self.block_out_channels) - 1)
 
 
 class MidAttention(nn.Cell):

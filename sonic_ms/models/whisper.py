@@ -1,7 +1,5 @@
 """Whisper audio encoder, returning every hidden state (Radford et al. 2022; layout as in transformers)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -9,18 +7,6 @@ from sonic_ms.models.portable import LayerNorm, attention, gelu, merge_heads, sp
 from sonic_ms.models.unet import MAX_SCORES
 
 EPSILON = 1e-5
-
-
-@dataclass(frozen=True)
-class WhisperConfig:
-    """Sizes of the encoder; a chunk is 2 * max_source_positions mel frames of 10 ms."""
-
-    d_model: int
-    encoder_layers: int
-    encoder_attention_heads: int
-    encoder_ffn_dim: int
-    num_mel_bins: int = 80
-    max_source_positions: int = 1500
 
 
 class Layer(nn.Cell):

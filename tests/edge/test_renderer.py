@@ -7,9 +7,6 @@ from mindspore import Tensor
 
 from sonic_ms.models.edge.renderer import (
     FEATURES,
-    OVERSAMPLING,
-    ROI_HEIGHT,
-    ROI_WIDTH,
     UPPER_GAPS,
     EdgeRenderer,
     Interleave,
@@ -20,11 +17,10 @@ from sonic_ms.models.edge.renderer import (
     enlarge_matrix,
     fold_norms,
     interior,
-    make_texture,
     nearness,
-    placement,
 )
 from sonic_ms.models.edge.rig import OFFSETS, UPPER_TEETH, frame_parameters
+from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture, placement
 from sonic_ms.train.mouths import Dentition, random_face, random_rig
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")

@@ -15,8 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Whispe
 from transformers import WhisperConfig as TheirWhisperConfig
 
 from convert import checkpoints
-from sonic_ms.models import yoloface as yolo
-from sonic_ms.models.unet import frame_sinusoids, mask_tokens, time_sinusoids
+from sonic_ms.models import boxes
+from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 from sonic_ms.weights import load_config, load_weights
 
 RNG = np.random.default_rng(3)
@@ -228,6 +228,6 @@ def test_yoloface(tmp_path):
     assert (config.width, config.short_depth, config.long_depth) == (8, 2, 2)
     image = RNG.random((1, 3, 64, 96), np.float32)
     expected = yoloface(state, torch.from_numpy(image), anchors, strides)
-    assert distance(yolo.decode(run(cell, image), config), expected) <= 1e-5
+    assert distance(boxes.decode(run(cell, image), config), expected) <= 1e-5
     break_one(cell, "layer_7.cv2.conv.weight")
-    assert distance(yolo.decode(run(cell, image), config), expected) > 1e-4
+    assert distance(boxes.decode(run(cell, image), config), expected) > 1e-4

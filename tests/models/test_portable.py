@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mindspore import nn
 
-from sonic_ms.models import portable
+from sonic_ms.models import host, portable
 
 RNG = np.random.default_rng(5)
 
@@ -110,10 +110,10 @@ def test_bilinear_resize_with_a_given_zoom():
 def test_bicubic_matrix():
     x = normal(1, 1, 24, 40)
     theirs = F.interpolate(torch.from_numpy(x), size=(6, 5), mode="bicubic", align_corners=False)
-    ours = portable.resize_matrix(24, 6, "bicubic") @ x[0, 0] @ portable.resize_matrix(40, 5, "bicubic").T
+    ours = host.resize_matrix(24, 6, "bicubic") @ x[0, 0] @ host.resize_matrix(40, 5, "bicubic").T
     close(ours, theirs[0, 0], 2e-6)
     with pytest.raises(ValueError, match="area"):
-        portable.resize_matrix(4, 2, "area")
+        host.resize_matrix(4, 2, "area")
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -129,7 +129,7 @@ def test_gather_bilinear_is_grid_sample_with_borders(batch):
 
 def test_the_pixel_grid_samples_the_image_itself():
     image = normal(1, 3, 6, 9)
-    close(run(portable.gather_bilinear, image, portable.pixel_grid(6, 9)), image, 0)
+    close(run(portable.gather_bilinear, image, host.pixel_grid(6, 9)), image, 0)
 
 
 def test_nearest_x2():
@@ -183,7 +183,7 @@ def test_softmax_of_large_half_precision_scores():
 
 
 def test_timestep_embedding_puts_cosines_first():
-    out = portable.timestep_embedding([0.0, 1.5], 6)
+    out = host.timestep_embedding([0.0, 1.5], 6)
     assert out[0].tolist() == [1, 1, 1, 0, 0, 0]
     frequency = 1e4 ** (-np.arange(3) / 3)
     close(out[1], np.concatenate([np.cos(1.5 * frequency), np.sin(1.5 * frequency)]).astype(np.float32), 1e-6)

@@ -62,4 +62,3 @@ class AudioEncoder(nn.Cell):
     def construct(self, mel):
         x = self.head(self.blocks(self.stem(mel)))  # (b, n_curves, 1, t)
         return ops.reshape(x, (x.shape[0], self.n_curves, x.shape[3]))
-

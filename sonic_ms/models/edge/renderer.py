@@ -13,10 +13,9 @@ from mindspore import dtype as mstype
 
 from sonic_ms.models.edge.motion import Columns, FaceField, clip01
 from sonic_ms.models.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
+from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
 
-ROI_HEIGHT, ROI_WIDTH = 96, 128  # pixels of the painter's rectangle
 COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
-OVERSAMPLING = 4  # texels a crop pixel: the nearest texel is at most 1/8 pixel away
 INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
 FEATURES = 3 + 3 + 6 + 4 + LAYOUT["paint"]
 # Gaps between teeth, |u| from the middle: widths of the teeth as seen from the front (8.5, 6.5, 7.6 mm ... narrowed by
@@ -49,23 +48,6 @@ def enlarge_matrix(small, large):
     matrix[np.arange(large), left] = 1 - weight
     matrix[np.arange(large), left + 1] = weight
     return matrix
-
-
-def make_texture(crop):
-    """(R, R, 3) uint8 or float32 RGB in 0..255 -> float32 (3, (4R)^2) in 0..255, the photo the renderer samples.
-
-    Texels are four times as dense as pixels and every fourth one is a pixel: an unmoved pixel comes back unchanged, a
-    moved one is off by at most 1/8 pixel and stays as sharp as Lanczos interpolation leaves it. One gather a pixel
-    replaces the four and the blending of a bilinear lookup, which cost four times as much on a CPU.
-    """
-    import cv2
-
-    side = crop.shape[0] * OVERSAMPLING
-    to_crop = np.array([[1 / OVERSAMPLING, 0, 0], [0, 1 / OVERSAMPLING, 0]])
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    dense = cv2.warpAffine(crop, to_crop, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    planes = np.ascontiguousarray(dense.transpose(2, 0, 1), np.float32)
-    return planes.reshape(3, side * side)
 
 
 def planes_of(x):
@@ -272,7 +254,7 @@ def composite(features, painted):
 class EdgeRenderer(nn.Cell):
     """texture (3, (4R)^2), rows (R, 96), columns (128, R), parameters (b, n) -> frames (3, b, R, R) in 0..255.
 
-    rows and columns place the painter's rectangle in the crop (`placement`).
+    rows and columns place the painter's rectangle in the crop (texture.placement).
     """
 
     def __init__(self, painter, side):
@@ -300,24 +282,8 @@ class EdgeRenderer(nn.Cell):
         fields = ops.matmul(self.enlarge, ops.matmul(fields, self.shrink))  # (b, 6, R, R)
         upper_x, upper_y, lower_x, lower_y, below, above = planes_of(fields)
         is_lower = clip01((below - above) * 4.0 + 0.5)
-        frame = self.sample(
-            texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y)
-        )
+        frame = self.sample(texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y))
         mask = clip01(below) * clip01(above)
         outside = (1.0 + shade) * (1.0 - mask)
         planes = [picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))]
         return ops.stack(planes, 0)
-
-
-def placement(roi, side):
-    """Matrices that put the painter's rectangle into a crop of `side` pixels: rows (side, 96), columns (128, side).
-
-    roi: (x, y, w, h) in crop units. Bilinear; pixels outside the rectangle get zero weight.
-    """
-
-    def axis(start, length, count):
-        position = ((np.arange(side) + 0.5) / side - start) / length * count - 0.5
-        distance = np.abs(position[:, None] - np.arange(count))
-        return np.maximum(0, 1 - distance).astype(np.float32)
-
-    return axis(roi[1], roi[3], ROI_HEIGHT), np.ascontiguousarray(axis(roi[0], roi[2], ROI_WIDTH).T)
