@@ -23,12 +23,13 @@ REQUIRES = [
 ]
 EXTRAS = {
     "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],  # ONNX bundles without MindSpore
-    "train": ["matplotlib>=3.7"],  # loss curves as PNG
+    "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "pytest>=8",
         "ruff==0.17.6",
         "librosa>=0.10",
         "matplotlib>=3.7",
+        "tensorboardX>=2.6",
         "scikit-image>=0.22",
         "torch==2.13.0",
         "diffusers==0.42.1",

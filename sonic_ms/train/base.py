@@ -21,7 +21,7 @@ from sonic_ms.models.unet import Transformer
 from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
-from sonic_ms.train.trainer import LoopConfig, identity_of, train
+from sonic_ms.train.trainer import NO_BF16, LoopConfig, has_bf16, identity_of, train
 from sonic_ms.weights import MODEL_FILE, TensorFile, load_config, load_weights, save_model, set_precision
 
 TRAINED = ("unet", "audio2token", "audio2bucket")
@@ -108,24 +108,12 @@ def _link_or_copy(source, target):
         shutil.copy2(source, target)
 
 
-def check_precision(precision):
-    """bf16 needs an Ascend 910B or newer; everything trains in fp32 and fp16."""
-    if precision != "bf16":
-        return
-    target, chip = ms.get_context("device_target"), ""
-    if target == "Ascend":
-        from mindspore._c_expression import MSContext
-
-        chip = MSContext.get_instance().get_ascend_soc_version().lower()
-    if not chip.startswith(("ascend910b", "ascend910_93")):
-        raise UsageError(f"precision bf16 needs an Ascend 910B; this is {chip or target}: use fp16 or fp32")
-
-
 def set_training_precision(cell, precision):
     """Width of a fresh Cell's parameters: set_precision, and bf16 where the device has it."""
-    check_precision(precision)
     if precision != "bf16":
         return set_precision(cell, precision)
+    if not has_bf16():
+        raise UsageError(NO_BF16.format(ms.get_context("device_target")))
     for parameter in cell.get_parameters():
         parameter.set_dtype(ms.bfloat16)
     return cell

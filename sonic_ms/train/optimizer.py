@@ -64,12 +64,12 @@ class States:
 
     def bytes(self):
         """Bytes of the optimizer on this device: masters, moments, averages and totals of gradients."""
-        own = {id(p): p for p in (*self.tensors().values(), *(slot.total for slot in self.slots))}
-        weights = {id(p) for p in self.weights}
-        return sum(int(np.prod(p.shape)) * 4 for key, p in own.items() if key not in weights)
+        own = [*self.tensors().values(), *(slot.total for slot in self.slots)]
+        weights = {id(weight) for weight in self.weights}
+        return sum(4 * int(np.prod(parameter.shape)) for parameter in own if id(parameter) not in weights)
 
 
-# What happens to one parameter. `HyperMap` repeats it for all of them: a loop in a graph is unrolled by recursion, and a
+# What happens to one parameter. `HyperMap` repeats it for all: a loop in a graph is unrolled by recursion, and a
 # UNet has more parameters than the compiler has stack.
 
 

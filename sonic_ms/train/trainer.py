@@ -21,6 +21,7 @@ from sonic_ms.train.logs import Log
 from sonic_ms.train.optimizer import Accumulate, Publish, Reduce, States, Update, rates
 
 FIRST_SCALE, SCALE_WINDOW = 2.0**16, 1000  # loss scale of float16 at the start; good steps before it doubles
+NO_BF16 = "precision bf16 needs an Ascend 910B, not {}; use fp16 or fp32"
 FREE = ("log_every", "save_every", "validate_every")  # what a resumed run may change: it does not change the weights
 
 
@@ -86,7 +87,28 @@ def identity_of(config, **more):
     """What must not change between the runs of one training: the fields of a recipe's config, `loop` flattened."""
     fields = dataclasses.asdict(config)
     loop = fields.pop("loop", {})
+    if isinstance(config, LoopConfig):
+        loop, fields = fields, {}
     return {**fields, **{f"loop.{key}": value for key, value in loop.items() if key not in FREE}, **more}
+
+
+def check_precision(precision, weights):
+    """UsageError when a network is not in the precision of the loop, or the device has none."""
+    width = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
+    if precision == "bf16" and not has_bf16():
+        raise UsageError(NO_BF16.format(ms.get_context("device_target")))
+    if any(weight.dtype != width for weight in weights):
+        raise UsageError(f"precision is {precision}, but this recipe's network is in {weights[0].dtype}; use fp32")
+
+
+def has_bf16():
+    """Whether this device computes in bfloat16: Ascend 910B and 910_93 do, a CPU, 310, 310P and 910A do not."""
+    if ms.get_context("device_target") != "Ascend":
+        return False
+    from mindspore._c_expression import MSContext
+
+    chip = MSContext.get_instance().get_ascend_soc_version().lower()
+    return chip.startswith(("ascend910b", "ascend910_93"))
 
 
 def train(loss_cell, make_batch, config, folder, validate=None, resume=False, identity=None, group=None):
@@ -122,6 +144,7 @@ class Run:
         except OSError as error:
             raise OutputError(f"cannot write in {folder}: {error.strerror}") from error
         weights = loss_cell.trainable_params()
+        check_precision(config.precision, weights)
         self.states = States(weights, group, config.shard_optimizer, config.average > 0)
         moving = [p for p in loss_cell.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         self.tensors = {**self.states.tensors(), **{f"moving.{p.name}": p for p in moving}}
@@ -136,8 +159,10 @@ class Run:
             first = self._load()
         log = Log(self.folder, first if resume else None, self.group.rank == 0)
         clock = Clock()
-        bar = tqdm(total=config.steps, initial=first, mininterval=5, disable=self.group.rank != 0)
-        for step in range(first, config.steps):
+        bar = tqdm(
+            range(first, config.steps), initial=first, total=config.steps, mininterval=5, disable=self.group.rank != 0
+        )
+        for step in bar:
             clock.start()
             loss, norm = self._step(step)
             clock.stop(config.batch_size * config.accumulation * self.group.size)
@@ -148,8 +173,6 @@ class Run:
             if done % config.save_every == 0 or last:
                 self._save(done)
                 log.plot()
-            bar.update()
-        bar.close()
         log.close()
         if config.average and first < config.steps:
             Publish(self.states.slots, "average")()
