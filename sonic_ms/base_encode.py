@@ -3,6 +3,7 @@
 import numpy as np
 
 from sonic_ms.audio import log_mel
+from sonic_ms.units import ADAPTER_BATCH
 
 STATE_SAMPLES = 320  # a Whisper state stands for 20 ms: 50 a second
 TICK_STATES = 2  # a tick is a frame of the finished 25 fps video
@@ -33,17 +34,17 @@ def frame_windows(states, frames, length, lead):
     return np.stack([padded[start : start + length] for start in range(0, frames * FRAME_STATES, FRAME_STATES)])
 
 
-def audio_tokens(adapter, states, frames, config, batch=32):
+def audio_tokens(adapter, states, frames, config, batch=ADAPTER_BATCH):
     """(audio tokens of every frame (frames, 32, d), tokens of silence (1, 32, d)).
 
     adapter: audio2token as a function of (batch, seq_len, blocks, channels). States of all layers are used.
     """
     windows = frame_windows(states, frames, config.seq_len, TOKEN_LEAD)
     silence = np.zeros_like(windows[:1])
-    return in_batches(adapter, batch, windows), in_batches(adapter, 1, silence)
+    return in_batches(adapter, batch, windows), in_batches(adapter, batch, silence)
 
 
-def motion_buckets(adapter, states, embedding, frames, config, batch=32):
+def motion_buckets(adapter, states, embedding, frames, config, batch=ADAPTER_BATCH):
     """Translation and expression bucket of every frame, (frames, 2).
 
     adapter: audio2bucket as a function of (batch, seq_len, 1, channels) and (batch, clip_channels). Only the last
@@ -55,9 +56,8 @@ def motion_buckets(adapter, states, embedding, frames, config, batch=32):
 
 
 def in_batches(function, batch, *arrays):
-    """function over arrays (n, ...) in batches of one fixed size, so that one graph is compiled; (n, ...)."""
+    """function over arrays (n, ...) in batches of one fixed size, so that one graph will do; (n, ...)."""
     count = len(arrays[0])
-    batch = min(batch, count)
     out = []
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch repeats the last row

@@ -7,23 +7,20 @@ are decoded, interpolated and handed on a few at a time.
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 
 from sonic_ms import audio as audio_stage
 from sonic_ms.base_encode import audio_tokens, motion_buckets, whisper_states
 from sonic_ms.base_image import clip_tensor, image_tensor, prepare_portrait, resize
-from sonic_ms.base_units import NETWORKS
 from sonic_ms.config import from_dict
 from sonic_ms.decode import decode_frames, to_pixels, to_unit
 from sonic_ms.denoise import Clip, DenoiseSettings, denoise
-from sonic_ms.errors import FaceError, UsageError, WeightsError
+from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.image import load_image
 from sonic_ms.interpolate import interpolate
 from sonic_ms.models.boxes import decode, detect, input_size
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.video import FPS, Video
-from sonic_ms.weights import load_config, load_weights, set_precision
 
 
 @dataclass(frozen=True)
@@ -69,56 +66,13 @@ class BaseOptions:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
 
 
-class BaseNetworks:
-    """The converted networks of a folder, each loaded when it is first called; arrays in, arrays out.
-
-    Cells whose shape depends on the picture are compiled for the first size they see and again for another.
-    precision: "fp32", or "fp16" for weights and activations of half the size. keep: hold on to networks that a video
-    no longer needs, for the next video; without it the UNet's memory is free again before the frames are decoded.
-    """
-
-    def __init__(self, folder, precision="fp32", keep=True):
-        self.folder, self.precision, self.keep = Path(folder), precision, keep
-        missing = [name for name in NETWORKS if not (self.folder / name).is_dir()]
-        if missing:
-            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with tools/pt2ms_weights.py")
-        self._cells, self._configs = {}, {}
-
-    def config(self, name):
-        """Config dataclass of a network."""
-        if name not in self._configs:
-            self._configs[name] = load_config(NETWORKS[name][0], self.folder / name)
-        return self._configs[name]
-
-    def cell(self, name, *size):
-        """A loaded Cell; `size` is (height, width) where the network is built for one."""
-        key = (name, *size)
-        if key not in self._cells:
-            cell = set_precision(NETWORKS[name][1](self.config(name), *size).set_train(False), self.precision)
-            self._cells[key] = load_weights(cell, self.folder / name)
-        return self._cells[key]
-
-    def done(self, name):
-        """Give back the memory of a network that this video no longer needs, unless networks are kept."""
-        if not self.keep:
-            self._cells = {key: cell for key, cell in self._cells.items() if key[0] != name}
-
-
-def run(cell, *arrays):
-    """A Cell on arrays, which take the precision of its parameters; a float32 array or a tuple of them."""
-    dtype = np.float16 if next(iter(cell.get_parameters())).dtype == ms.float16 else np.float32
-    out = cell(*[ms.Tensor(np.ascontiguousarray(array, dtype)) for array in arrays])
-    parts = tuple(part.asnumpy().astype(np.float32, copy=False) for part in (out if isinstance(out, tuple) else (out,)))
-    return parts if isinstance(out, tuple) else parts[0]
-
-
 class BaseModel:
-    """sonic-base from a converted folder; `generate` has the interface of the light model. See BaseNetworks."""
+    """sonic-base; `generate` has the interface of the light model. networks: see base_networks.py."""
 
     compile_seconds = 0.0  # graphs are built while the networks run; their time is part of the work
 
-    def __init__(self, folder, precision="fp32", keep=True):
-        self.networks = BaseNetworks(folder, precision, keep)
+    def __init__(self, networks):
+        self.networks = networks
         self.notes = []  # of the last `generate`: what the user may want to know
 
     def generate(self, image, audio, sample_rate=None, progress=None, noise=None, **options):
@@ -171,7 +125,7 @@ class BaseModel:
         height, width = photo.shape[:2]
         size = input_size(width, height)
         small = resize(photo, size).astype(np.float32).transpose(2, 0, 1)[None] / 255.0
-        maps = run(self.networks.cell("yoloface"), small)
+        maps = self.networks.run("yoloface", small)
         found = detect(decode(maps, self.networks.config("yoloface")), width / size[0], height / size[1])
         if not len(found):
             raise FaceError("no face found; give a clear frontal photo, or the place of the face as face_box")
@@ -187,31 +141,30 @@ class BaseModel:
     def encode(self, portrait, samples, frames):
         """Everything the denoising loop needs to know: Clip."""
         networks = self.networks
-        whisper = networks.cell("whisper")
         states = whisper_states(
-            lambda mel: run(whisper, mel), samples, networks.config("whisper").max_source_positions
+            lambda mel: networks.run("whisper", mel), samples, networks.config("whisper").max_source_positions
         )
         side = networks.config("clip").image_size
-        embedding = run(networks.cell("clip"), clip_tensor(portrait.image, side))[0]
+        embedding = networks.run("clip", clip_tensor(portrait.image, side))[0]
         tokens, silence = audio_tokens(
-            lambda *arrays: run(networks.cell("audio2token"), *arrays), states, frames, networks.config("audio2token")
+            lambda *arrays: networks.run("audio2token", *arrays), states, frames, networks.config("audio2token")
         )
         buckets = motion_buckets(
-            lambda *arrays: run(networks.cell("audio2bucket"), *arrays),
+            lambda *arrays: networks.run("audio2bucket", *arrays),
             states,
             embedding,
             frames,
             networks.config("audio2bucket"),
         )
-        latents = run(networks.cell("vae").encoder, image_tensor(portrait.image))[0]
+        latents = networks.run("vae_encoder", image_tensor(portrait.image))[0]
         for name in ("whisper", "clip", "audio2token", "audio2bucket"):
             networks.done(name)
         return Clip(latents, buckets, portrait.mask, embedding, tokens, silence)
 
     def denoise(self, clip, frames, settings, noise=None, progress=None):
         """Latents of all frames, unscaled, (frames, 4, h, w)."""
-        unet, config = self.networks.cell("unet"), self.networks.config("unet")
-        scaling = self.networks.config("vae").scaling_factor
+        networks, config = self.networks, self.networks.config("unet")
+        scaling = networks.config("vae").scaling_factor
         shape = (frames, *clip.image_latents.shape)
         if noise is None:
             noise = np.random.default_rng(settings.seed).standard_normal(shape, np.float32)
@@ -225,11 +178,11 @@ class BaseModel:
             image_guidance=(settings.image_guidance,) * 2,
             audio_guidance=(settings.audio_guidance,) * 2,
             dynamic_scale=settings.dynamic_scale,
-            batch_branches=settings.batch_branches,
+            batch_branches=settings.batch_branches if networks.gear is None else networks.gear.branches == 3,
         )
         latents = denoise(
-            lambda *arrays: run(unet.denoiser, *arrays),
-            lambda *arrays: run(unet.context, *arrays),
+            lambda *arrays: networks.run("unet", *arrays),
+            lambda *arrays: networks.run("unet_context", *arrays),
             config,
             clip,
             noise,
@@ -239,17 +192,15 @@ class BaseModel:
             progress,
             settings.resume,
         )
-        self.networks.done("unet")
+        networks.done("unet")
         return latents / np.float32(scaling)
 
     def frames(self, latents, settings):
         """Yield the frames (3, H, W) in 0..1, interpolated if asked for."""
-        decoder = self.networks.cell("vae").decoder
-        chunk = min(settings.decode_chunk_size, len(latents))
-        decoded = decode_frames(lambda part: run(decoder, part), latents, chunk)
+        networks, gear = self.networks, self.networks.gear
+        chunk = min(settings.decode_chunk_size, len(latents)) if gear is None else gear.chunk
+        decoded = decode_frames(lambda part: networks.run("vae_decoder", part), latents, chunk, gear is not None)
         frames = map(to_unit, decoded)
         if not settings.interpolation:
             return frames
-        scale = self.networks.config("vae").downscale
-        rife = self.networks.cell("rife", *(side * scale for side in latents.shape[2:]))
-        return interpolate(frames, lambda first, second: np.clip(run(rife, first, second)[2], 0.0, 1.0))
+        return interpolate(frames, lambda first, second: np.clip(networks.run("rife", first, second)[2], 0.0, 1.0))

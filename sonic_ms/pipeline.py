@@ -8,10 +8,11 @@ from pathlib import Path
 from sonic_ms import audio as audio_stage
 from sonic_ms import face as face_stage
 from sonic_ms import idle, portrait, postprocess
+from sonic_ms.bundle import Bundle
 from sonic_ms.config import GenerateOptions, from_dict
 from sonic_ms.errors import UsageError
 from sonic_ms.image import load_image
-from sonic_ms.runtime.engine import check_engine
+from sonic_ms.runtime.engine import check_engine, open_engine
 from sonic_ms.video import Video
 
 
@@ -39,7 +40,7 @@ class TalkingModel:
         samples = self._load_audio(audio, sample_rate, settings)
         photo = load_image(image)
         landmarks = self._find_face(photo, settings)
-        scene = portrait.prepare_portrait(photo, landmarks, settings)
+        scene = portrait.prepare_portrait(photo, landmarks, settings, self.network.sides)
         n_frames = audio_stage.frame_count(len(samples))
         started = time.perf_counter()
         self.network.compile(scene.crop.shape[0])
@@ -77,12 +78,13 @@ class TalkingModel:
 
 
 def is_base(name):
-    """A model is a name that ships with the package, or the folder of a converted sonic-base."""
+    """Whether a model is sonic-base. A model is the name that ships with the package, the folder of a converted
+    sonic-base, or the folder of a sonic-edge trained elsewhere (it holds audio/ and painter/)."""
     if name == "sonic-edge":
         return False
     if not Path(name).is_dir():
-        raise UsageError(f"model {name!r} is not known; expected sonic-edge or the folder of a converted sonic-base")
-    return True
+        raise UsageError(f"model {name!r} is not known; expected sonic-edge or the folder of a model")
+    return not (Path(name) / "painter").is_dir()
 
 
 def check_options(name, options, where):
@@ -95,17 +97,38 @@ def check_options(name, options, where):
         from_dict(GenerateOptions, options, where)
 
 
-def load_model(name="sonic-edge", engine="auto"):
-    """A model with `generate(image, audio, **options)`: sonic-edge, or sonic-base from a folder that
-    tools/pt2ms_weights.py wrote. Raises UsageError, WeightsError, EngineError."""
+def load_model(name="sonic-edge", engine="auto", bundle=None):
+    """A model with `generate(image, audio, **options)`.
+
+    name: see `is_base`. bundle: folder that `sonic-ms export` wrote, instead of a name. engine: one of
+    runtime.engine.ENGINES; those besides mindspore need a bundle.
+    Raises UsageError, InputMissingError, WeightsError, EngineError.
+    """
+    if bundle is not None:
+        return load_bundle(bundle, engine)
+    check_engine(engine)
     if is_base(name):
+        from sonic_ms.base_networks import CellNetworks
         from sonic_ms.base_pipeline import BaseModel
 
-        check_engine(engine)
-        return BaseModel(name)
+        return BaseModel(CellNetworks(name))
     from sonic_ms.edge import EdgeModel
 
-    return TalkingModel(EdgeModel(engine=engine))
+    return TalkingModel(EdgeModel() if name == "sonic-edge" else EdgeModel(name))
+
+
+def load_bundle(folder, engine="auto"):
+    """The model of a bundle, on an engine."""
+    bundle = Bundle.load(folder)
+    runtime = open_engine(engine, bundle)
+    if bundle.model == "sonic-base":
+        from sonic_ms.base_networks import BundleNetworks
+        from sonic_ms.base_pipeline import BaseModel
+
+        return BaseModel(BundleNetworks(bundle, runtime))
+    from sonic_ms.edge import EdgeModel
+
+    return TalkingModel(EdgeModel(engine=runtime, sides=tuple(bundle.manifest["gear"]["sides"])))
 
 
 def print_notes(notes):

@@ -8,8 +8,8 @@ from sonic_ms import face
 from sonic_ms.errors import FaceError
 from sonic_ms.image import resize_short_side, to_even
 from sonic_ms.models.edge.rig import Rig, build_rig, with_light
+from sonic_ms.units import EDGE_SIDES
 
-SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 HEAD_SPAN = 2.0  # face heights that the head needs around the face, before expand_ratio
 FEATHER = 0.04  # share of the square over which it fades into the frame
 
@@ -25,23 +25,24 @@ class Portrait:
     rig: Rig
 
 
-def moving_square(points, expand_ratio):
+def moving_square(points, expand_ratio, sides=EDGE_SIDES):
     """(x, y, length) in frame pixels of the square that holds the head.
 
-    The length is rounded up to one of SIDES (5 % less will do); larger heads keep theirs and are rendered at the
+    The length is rounded up to one of `sides` (5 % less will do); larger heads keep theirs and are rendered at the
     largest side."""
     height = face.face_height(points)
     length = height * (HEAD_SPAN + 2 * expand_ratio)
-    length = next((side for side in SIDES if side >= 0.95 * length), round(length))
+    length = next((side for side in sides if side >= 0.95 * length), round(length))
     middle = (points[face.FOREHEAD, :2] + points[face.CHIN, :2]) / 2
     x, y = np.round(middle - length / 2).astype(int)
     return int(x), int(y), int(length)
 
 
-def prepare_portrait(photo, landmarks, options):
+def prepare_portrait(photo, landmarks, options, sides=EDGE_SIDES):
     """Resize, cut out the moving square and measure the face: Portrait.
 
-    photo: uint8 (h, w, 3); landmarks: face.Landmarks of it. Raises FaceError when the landmarks make no face.
+    photo: uint8 (h, w, 3); landmarks: face.Landmarks of it; sides: of the squares that can be rendered, in pixels,
+    rising. Raises FaceError when the landmarks make no face.
     """
     import cv2
 
@@ -49,8 +50,8 @@ def prepare_portrait(photo, landmarks, options):
     scale = np.array([frame.shape[1] / photo.shape[1], frame.shape[0] / photo.shape[0]])
     # pixel centres, not corners, are what landmarks count
     points = (landmarks.points[:, :2] + 0.5) * scale - 0.5
-    x, y, length = moving_square(points, options.expand_ratio)
-    side = min(length, SIDES[-1])
+    x, y, length = moving_square(points, options.expand_ratio, sides)
+    side = min(length, sides[-1])
     before = (max(0, -x), max(0, -y))
     after = (max(0, x + length - frame.shape[1]), max(0, y + length - frame.shape[0]))
     padded = cv2.copyMakeBorder(frame, before[1], after[1], before[0], after[0], cv2.BORDER_REFLECT_101)

@@ -164,12 +164,12 @@ def test_bad_weights_are_named(capsys, tmp_path, monkeypatch):
 
     from sonic_ms import edge
 
-    folder = shutil.copytree(edge.PRETRAINED, tmp_path / "weights")
+    folder = shutil.copytree(edge.EDGE_FOLDER, tmp_path / "weights")
     path = folder / "painter" / "model.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-4:] = np.float32(np.nan).tobytes()
     path.write_bytes(raw)
-    monkeypatch.setattr(edge.EdgeModel.__init__, "__defaults__", (folder, "auto"))
+    monkeypatch.setattr(edge.EdgeModel.__init__, "__defaults__", (folder, None, edge.EDGE_SIDES))
     found, message = generate(capsys, tmp_path)
     assert (found, message.count("\n")) == (8, 0) and "not finite" in message
 

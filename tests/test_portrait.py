@@ -3,7 +3,8 @@ import pytest
 
 from sonic_ms import face
 from sonic_ms.config import GenerateOptions
-from sonic_ms.portrait import SIDES, Paster, moving_square, prepare_portrait
+from sonic_ms.portrait import EDGE_SIDES as SIDES
+from sonic_ms.portrait import Paster, moving_square, prepare_portrait
 
 
 @pytest.fixture(scope="module")

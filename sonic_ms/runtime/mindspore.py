@@ -3,7 +3,10 @@
 import os
 import warnings
 
+import numpy as np
+
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.engine import check_inputs
 
 # From 2.9 on, MindSpore's x86 CPU backend runs Conv2d on oneDNN's reference kernel: about 200 times slower.
 FIRST_SLOW_CPU_VERSION = (2, 9)
@@ -21,41 +24,62 @@ def slow_cpu_warning(version, device):
 
 
 class MindSporeEngine:
-    """Engine over Cells. `cells`: {unit: (Cell, input names, output names)}; a Cell compiles on its first run."""
+    """Engine over Cells. units: {name: units.Unit} with `build`; a Cell is built and compiled when first needed."""
 
-    def __init__(self, cells):
-        self._cells = cells
+    kind = "Cells"
 
-    def _tensors(self, unit, inputs):
-        import mindspore as ms
+    def __init__(self, units):
+        self._units, self._cells = units, {}
+        self._ms = start()
 
-        names = self._cells[unit][1]
-        if set(inputs) != set(names):
-            raise EngineError(f"unit {unit}: inputs {sorted(inputs)}, expected {sorted(names)}")
-        return [ms.Tensor.from_numpy(inputs[name]) for name in names]  # shares the memory
+    def build(self, name):
+        """The Cell of a unit, loaded but not compiled."""
+        if name not in self._units:
+            raise EngineError(f"no unit {name!r}; there are {', '.join(self._units)}")
+        if name not in self._cells:
+            self._cells[name] = self._build(name)
+        return self._cells[name]
 
-    def compile(self, unit, inputs):
-        """Build the graph of a unit for inputs of these shapes, without running it."""
-        self._cells[unit][0].compile(*self._tensors(unit, inputs))
+    def _build(self, name):
+        return self._units[name].build()
+
+    def prepare(self, unit):
+        cell = self.build(unit)
+        zeros = [np.zeros(tensor.shape, tensor.dtype) for tensor in self._units[unit].inputs]
+        cell.compile(*[self._ms.Tensor.from_numpy(array) for array in zeros])
 
     def run(self, unit, inputs):
-        cell, _, output_names = self._cells[unit]
-        outputs = cell(*self._tensors(unit, inputs))
+        cell = self.build(unit)
+        arrays = check_inputs(self._units[unit], inputs)
+        outputs = cell(*[self._ms.Tensor.from_numpy(array) for array in arrays])  # shares the memory
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return {name: output.asnumpy() for name, output in zip(output_names, outputs)}
+        names = [tensor.name for tensor in self._units[unit].outputs]
+        return {name: output.asnumpy() for name, output in zip(names, outputs)}
 
     def info(self):
-        import mindspore as ms
-
         return {
             "engine": "mindspore",
-            "version": ms.__version__,
-            "device": ms.get_context("device_target"),
-            "precision": "fp32",
+            "version": self._ms.__version__,
+            "device": self._ms.get_context("device_target"),
+            "graphs": self.kind,
         }
 
     def close(self):
         self._cells = {}
+
+
+class MindirEngine(MindSporeEngine):
+    """Engine over the MINDIR files of a bundle."""
+
+    kind = "MINDIR"
+
+    def __init__(self, bundle):
+        super().__init__(bundle.units)
+        self._bundle = bundle
+
+    def _build(self, name):
+        path = self._bundle.path(name, "mindir")
+        return self._ms.nn.GraphCell(self._ms.load(str(path)))
 
 
 def start():

@@ -14,6 +14,7 @@ from mindspore import dtype as mstype
 from sonic_ms.models.edge.motion import Columns, FaceField, clip01
 from sonic_ms.models.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
 from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.weights import set_precision
 
 COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
 INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
@@ -145,14 +146,25 @@ class Painter(nn.Cell):
         self.up1 = nn.SequentialCell(ConvBlock(c2 + c1, c1), ConvBlock(c1, c1))
         self.leave = _conv(c1, 4 * 4)
         self.interleave = Interleave(4, ROI_HEIGHT // 2, ROI_WIDTH // 2)
+        self.half = False
+
+    def set_precision(self, precision):
+        """ "fp16": weights and activations between the features and the painted planes become half precision."""
+        self.half = precision == "fp16"
+        set_precision(self, precision)
 
     def construct(self, features):
+        if self.half:
+            features = ops.cast(features, mstype.float16)
         x1 = self.down1(features)
         x2 = self.down2(x1)
         x3 = self.down3(x2)
         x = self.up2(ops.concat((self.enlarge(x3), x2), 1))
         x = self.up1(ops.concat((self.enlarge(x), x1), 1))
-        colour, shade = ops.split(self.interleave(self.leave(x)), [3, 1], 1)
+        x = self.leave(x)
+        if self.half:
+            x = ops.cast(x, mstype.float32)
+        colour, shade = ops.split(self.interleave(x), [3, 1], 1)
         return ops.concat((ops.sigmoid(colour), ops.tanh(shade)), 1)
 
 

@@ -1,4 +1,4 @@
-"""What the renderer gets from the host once a photo: the texture it samples, and where the rectangle of the painter lies.
+"""What the renderer gets from the host once a photo: the texture it samples, and where the rectangle of the painter is.
 
 NumPy, no MindSpore.
 """
