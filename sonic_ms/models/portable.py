@@ -42,6 +42,14 @@ def gelu(x):
     return ops.cast(x * ops.sigmoid(x * fit), dtype)
 
 
+def stack(tensors, axis):
+    """Tensors of one shape side by side on a new axis. The exported Stack makes an ONNX sequence, which neither ATC nor
+    MindSpore Lite knows."""
+    shape = tensors[0].shape
+    shape = (*shape[:axis], 1, *shape[axis:])
+    return ops.concat(tuple([ops.reshape(tensor, shape) for tensor in tensors]), axis)
+
+
 def moments(x, rows):
     """Mean and mean square of each of `rows` equal runs of x, float32: two (rows, 1) tensors.
 
@@ -169,7 +177,7 @@ def _pick(image, index):
     flat = ops.reshape(image, (b, c, h * w))
     if b == 1:  # no slice here: a slice that takes a whole graph input hangs MindSpore Lite
         return ops.reshape(ops.gather(ops.reshape(flat, (c, h * w)), ops.reshape(index, (n,)), 1), (1, c, n))
-    return ops.stack([ops.gather(flat[i], index[i], 1) for i in range(b)], 0)
+    return stack(tuple([ops.gather(flat[i], index[i], 1) for i in range(b)]), 0)
 
 
 class GroupNorm(nn.Cell):
@@ -327,7 +335,7 @@ def attention(q, k, v, max_scores):
     if rows == b:
         return _attend(q, k, v, max(1, min(n, max_scores // (b * heads * m))))
     block = max(1, min(n, max_scores // (rows * heads * m)))
-    out = [_attend(q[i : i + rows], k[i : i + rows], v[i : i + rows], block) for i in range(0, b, rows)]
+    out = tuple([_attend(q[i : i + rows], k[i : i + rows], v[i : i + rows], block) for i in range(0, b, rows)])
     return ops.concat(out, 0)
 
 
@@ -337,4 +345,4 @@ def _attend(q, k, v, block):
     scores, mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
     if block >= n:
         return mix(softmax(scores(q, k)), v)
-    return ops.concat([mix(softmax(scores(q[:, :, i : i + block], k)), v) for i in range(0, n, block)], 2)
+    return ops.concat(tuple([mix(softmax(scores(q[:, :, i : i + block], k)), v) for i in range(0, n, block)]), 2)

@@ -72,16 +72,16 @@ class UNetContext(nn.Cell):
         )
 
     def construct(self, clip, audio, sinusoids):
-        spatial = [layer.spatial(clip, audio) for layer in self.layers]
-        temporal = [layer.temporal(clip, audio) for layer in self.layers]
+        spatial = tuple([layer.spatial(clip, audio) for layer in self.layers])
+        temporal = tuple([layer.temporal(clip, audio) for layer in self.layers])
         positions, start = [], 0
         for layer, channels in zip(self.layers, self.channels):
             positions.append(layer.time_pos_embed(sinusoids[:, start : start + channels]))
             start += channels
         return (
-            *[ops.concat([entry[part] for entry in spatial], -1) for part in range(3)],
-            *[ops.concat([entry[part] for entry in temporal], -1) for part in range(3)],
-            ops.concat(positions, -1),
+            *[ops.concat(tuple([entry[part] for entry in spatial]), -1) for part in range(3)],
+            *[ops.concat(tuple([entry[part] for entry in temporal]), -1) for part in range(3)],
+            ops.concat(tuple(positions), -1),
         )
 
 
@@ -290,7 +290,7 @@ class UNet(nn.Cell):
     def contexts(self, packed, index):
         """The slices of the packed contexts that belong to transformer `index`."""
         start = sum(self.channels[:index])
-        return [part[:, :, start : start + self.channels[index]] for part in packed]
+        return tuple([part[:, :, start : start + self.channels[index]] for part in packed])
 
     def mask(self, masks, index, height, width):
         """The slice of the packed masks for the scale of transformer `index`; height, width: of the latents."""

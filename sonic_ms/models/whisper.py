@@ -63,4 +63,4 @@ class WhisperEncoder(nn.Cell):
             states.append(x)
         states[-1] = self.layer_norm(x)
         width = x.shape[2]
-        return ops.concat([ops.reshape(state, (n, length // 2, 1, width)) for state in states], 2)
+        return ops.concat(tuple([ops.reshape(state, (n, length // 2, 1, width)) for state in states]), 2)

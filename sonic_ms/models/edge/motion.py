@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sonic_ms.models.edge.rig import OFFSETS, TERMS
+from sonic_ms.models.portable import stack
 
 FADE = 2.2  # distance in half mouth widths at which the cheeks no longer follow the mouth's width
 
@@ -57,7 +58,7 @@ class MouthField(nn.Cell):
         c2 = c * c
         arch = 1.0 - c2
         arch2 = arch * c2
-        basis = ops.stack((arch, arch * c, arch2, arch2 * c, arch2 * c2, c2), 1)  # (b, 6, h, w)
+        basis = stack((arch, arch * c, arch2, arch2 * c, arch2 * c2, c2), 1)  # (b, 6, h, w)
         basis = ops.reshape(basis, (batch, TERMS, height * width))
         both = parameters[:, OFFSETS["source"] : OFFSETS["source"] + 8 * TERMS]
         both = ops.matmul(self.mix, ops.reshape(both, (batch, 8, TERMS)))

@@ -14,6 +14,7 @@ from mindspore import dtype as mstype
 from sonic_ms.models.edge.motion import Columns, FaceField, clip01
 from sonic_ms.models.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
 from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.models.portable import stack
 from sonic_ms.weights import set_precision
 
 COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
@@ -53,7 +54,8 @@ def enlarge_matrix(small, large):
 
 def planes_of(x):
     """(b, c, h, w) -> c tensors (b, h, w). By Split: a strided slice of a large tensor takes 20 times as long."""
-    return [ops.reshape(plane, (x.shape[0], x.shape[2], x.shape[3])) for plane in ops.split(x, 1, 1)]
+    # a tuple: the ONNX exporter knows no lists
+    return tuple([ops.reshape(plane, (x.shape[0], x.shape[2], x.shape[3])) for plane in ops.split(x, 1, 1)])
 
 
 class Sample(nn.Cell):
@@ -76,7 +78,7 @@ class Sample(nn.Cell):
         row = ops.clip_by_value(ops.floor(y), 0.0, self.last)
         index = ops.cast(row * self.scale + column, mstype.int32)
         texels = ops.split(ops.gather(texture, ops.reshape(index, (-1,)), 1), 1, 0)
-        return [ops.reshape(plane, (batch, height, width)) for plane in texels]
+        return tuple([ops.reshape(plane, (batch, height, width)) for plane in texels])
 
 
 def _conv(in_channels, out_channels, stride=1):
@@ -211,7 +213,7 @@ class MouthFeatures(nn.Cell):
         first = OFFSETS["roi"]
         x = self.column(parameters, first) + self.x * self.column(parameters, first + 2)
         y = self.column(parameters, first + 1) + self.y * self.column(parameters, first + 3)
-        fields = ops.stack(self.field.mouth_fields(x, y, parameters), 1)
+        fields = stack(self.field.mouth_fields(x, y, parameters), 1)
         fields = ops.matmul(self.rows, ops.matmul(fields, self.columns))  # (b, 12, 96, 128)
         upper_x, upper_y, lower_x, lower_y, below, above, u, v, own_x, own_y, own_below, own_above = planes_of(fields)
         half = self.column(parameters, OFFSETS["mouth"] + 4)
@@ -226,10 +228,10 @@ class MouthFeatures(nn.Cell):
         # the inside of the mouth as the photo shows it: teeth move with the head only
         own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
         own = self.sample(texture, self.sample.texels(own_x), self.sample.texels(own_y))
-        light = [self.column(parameters, OFFSETS["paint"] + 5 + i) for i in range(3)]
-        own = [plane * own_mask * (1.0 / (255.0 * one)) for plane, one in zip(own, light)]
-        warped = [plane * ((1.0 - mask) / 255.0) for plane in warped]
-        planes = ops.stack(
+        light = tuple([self.column(parameters, OFFSETS["paint"] + 5 + i) for i in range(3)])
+        own = tuple([plane * own_mask * (1.0 / (255.0 * one)) for plane, one in zip(own, light)])
+        warped = tuple([plane * ((1.0 - mask) / 255.0) for plane in warped])
+        planes = stack(
             (
                 *warped,
                 *own,
@@ -289,13 +291,13 @@ class EdgeRenderer(nn.Cell):
 
         # whatever is linear happens on the coarse grid: there it costs next to nothing
         upper_x, upper_y, lower_x, lower_y, below, above = self.field(self.x, self.y, parameters)
-        places = [self.sample.texels(place) for place in (upper_x, upper_y, lower_x, lower_y)]
-        fields = ops.stack((*places, below * self.sharp + 0.5, above * self.sharp + 0.5), 1)  # (b, 6, COARSE, COARSE)
+        places = tuple([self.sample.texels(place) for place in (upper_x, upper_y, lower_x, lower_y)])
+        fields = stack((*places, below * self.sharp + 0.5, above * self.sharp + 0.5), 1)  # (b, 6, COARSE, COARSE)
         fields = ops.matmul(self.enlarge, ops.matmul(fields, self.shrink))  # (b, 6, R, R)
         upper_x, upper_y, lower_x, lower_y, below, above = planes_of(fields)
         is_lower = clip01((below - above) * 4.0 + 0.5)
         frame = self.sample(texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y))
         mask = clip01(below) * clip01(above)
         outside = (1.0 + shade) * (1.0 - mask)
-        planes = [picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))]
-        return ops.stack(planes, 0)
+        planes = tuple([picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))])
+        return stack(planes, 0)
