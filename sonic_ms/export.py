@@ -1,0 +1,225 @@
+"""`sonic-ms export`: the graphs of a model as MINDIR and ONNX files in a bundle. Nothing is accepted before it was run.
+
+Every exported file is loaded again, run on seeded inputs and compared with its Cell; a bundle appears under its name
+only when all of its files passed.
+"""
+
+import gc
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.bundle import Bundle, file_entry, sha256_of, unit_entry, write_manifest
+from sonic_ms.errors import OutputError, UsageError, WeightsError
+from sonic_ms.samples import sample_inputs
+
+FORMATS = ("mindir", "onnx")
+# Largest relative L2 distance between a file and its Cell. fp16: onnxruntime rounds between other operators.
+TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
+INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: larger weights go beside it
+MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
+LICENCES = {
+    "sonic-edge": "Apache-2.0",
+    "sonic-base": "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (detector)",
+}
+
+
+def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print):
+    """Write a bundle.
+
+    model: sonic-edge or sonic-base. units: {name: units.Unit}. out: folder to make; it must not exist. formats: of
+    FORMATS. gear: dict of the sizes the graphs are made for. configs: {network: config dataclass}, saved along.
+    Returns the Bundle. Raises OutputError when a file cannot be written or does not compute what its Cell computes.
+    """
+    from sonic_ms.runtime.mindspore import start
+    from sonic_ms.weights import save_config
+
+    ms = start()
+    out = Path(out)
+    if out.exists():
+        raise OutputError(f"{out} exists; choose another name or remove it")
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        for network, config in configs.items():
+            (part / "config" / network).mkdir(parents=True)
+            save_config(config, part / "config" / network)
+        entries = {}
+        for name, unit in units.items():
+            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress)
+        manifest = {
+            "format": 1,
+            "model": model,
+            "precision": precision,
+            "mindspore": ms.__version__,
+            "mind_ir_version": MIND_IR_VERSION,
+            "weights_sha256": weights_sha256,
+            "licence": LICENCES[model],
+            "gear": gear,
+            "units": entries,
+        }
+        write_manifest(part, manifest)
+        part.rename(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Bundle.load(out)
+
+
+def export_unit(ms, unit, folder, formats, tolerance, progress=print):
+    """Export one unit into folder/FORMAT/ and compare it: its entry of the manifest."""
+    started = time.perf_counter()
+    inputs = sample_inputs(unit)
+    cell = unit.build()
+    tensors = [ms.Tensor(array) for array in inputs.values()]
+    expected = as_arrays(cell(*tensors))
+    for tensor, array in zip(unit.outputs, expected):
+        if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
+            raise OutputError(
+                f"unit {unit.name}: output {tensor.name} is {array.dtype} {array.shape}, "
+                f"the table of units says {tensor.dtype} {tensor.shape}"
+            )
+    entry = unit_entry(unit)
+    for kind in formats:
+        write = {"mindir": write_mindir, "onnx": write_onnx}[kind]
+        found, entry[kind] = write(ms, cell, tensors, inputs, unit, folder)
+        error = max(relative_error(one, other) for one, other in zip(found, expected))
+        if not error <= tolerance:
+            raise OutputError(
+                f"unit {unit.name}: the {kind} file differs from its Cell by {error:.1e} (bar {tolerance:g})"
+            )
+        entry[kind]["relative_l2"] = float(f"{error:.2e}")
+        progress(f"{unit.name}: {kind} {_megabytes(folder, entry[kind])}, error {error:.1e}, "
+                 f"{time.perf_counter() - started:.0f} s")  # fmt: skip
+    del cell, tensors
+    gc.collect()
+    return entry
+
+
+def as_arrays(outputs):
+    """Outputs of a Cell as a list of arrays."""
+    return [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def relative_error(found, expected):
+    """|found - expected| / |expected| in the L2 norm."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
+
+
+def write_mindir(ms, cell, tensors, inputs, unit, folder):
+    """(outputs of the file, its manifest entry). Above 1 GB MindSpore writes NAME_graph.mindir and a folder of data."""
+    target = folder / "mindir" / unit.name
+    target.parent.mkdir(exist_ok=True)
+    ms.export(cell, *tensors, file_name=str(target), file_format="MINDIR")
+    graph = target.with_suffix(".mindir")
+    if not graph.is_file():
+        graph = target.with_name(f"{unit.name}_graph.mindir")
+    data = sorted(target.with_name(f"{unit.name}_variables").glob("*"))
+    found = as_arrays(ms.nn.GraphCell(ms.load(str(graph)))(*tensors))
+    return found, file_entry(folder, graph, data)
+
+
+def write_onnx(ms, cell, tensors, inputs, unit, folder):
+    """(outputs of the file in onnxruntime, its manifest entry)."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"ONNX export needs onnx and onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
+    from sonic_ms.onnx_fixes import fix_model
+
+    path = folder / "onnx" / f"{unit.name}.onnx"
+    path.parent.mkdir(exist_ok=True)
+    ms.export(cell, *tensors, file_name=str(path), file_format="ONNX")
+    model = onnx.load(path)
+    fix_model(model, unit)
+    data = []
+    if model.ByteSize() > INLINE_BYTES:
+        data = [path.with_suffix(".data")]
+        onnx.save_model(model, path, save_as_external_data=True, location=data[0].name, size_threshold=1024)
+    else:
+        onnx.save_model(model, path)
+    del model
+    onnx.checker.check_model(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run([tensor.name for tensor in unit.outputs], inputs)
+    return found, file_entry(folder, path, data)
+
+
+def _megabytes(folder, entry):
+    size = sum((folder / part["path"]).stat().st_size for part in (entry, *entry.get("data", ())))
+    return f"{size / 1e6:.1f} MB"
+
+
+def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), progress=print):
+    """`sonic-ms export`: find the units of a model and write its bundle.
+
+    name: sonic-edge, the folder of one, or the folder of a converted sonic-base. gears: for sonic-edge the sides of the
+    square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default.
+    """
+    from sonic_ms.pipeline import is_base
+
+    if is_base(name):
+        return _export_base(Path(name), out, formats, precision, gears, progress)
+    from sonic_ms.units import EDGE_FOLDER, EDGE_SIDES, edge_units
+
+    folder = EDGE_FOLDER if name == "sonic-edge" else Path(name)
+    sides = tuple(sorted(int(gear) if gear.isdigit() else 0 for gear in gears)) or EDGE_SIDES
+    if not set(sides) <= set(EDGE_SIDES):
+        raise UsageError(f"gears {', '.join(gears)}; sonic-edge has {', '.join(map(str, EDGE_SIDES))}")
+    units = edge_units(folder, sides, precision)
+    digest = weights_digest(folder, ("audio", "painter"))
+    return export("sonic-edge", units, out, formats, precision, {"sides": sides}, {}, digest, progress)
+
+
+def _export_base(folder, out, formats, precision, gears, progress):
+    from sonic_ms.base_networks import PARTS, CellNetworks
+    from sonic_ms.models.boxes import input_size
+    from sonic_ms.units import CONFIGS, BaseGear, base_units
+
+    networks = CellNetworks(folder, precision)
+    configs = {network: networks.config(network) for network in CONFIGS}
+    width, height = _size(gears)
+    gear = BaseGear(height, width, detector=input_size(width, height)[::-1])
+
+    def build(network, part, *size):
+        cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export
+        return getattr(cell, part) if part else cell
+
+    units = base_units(configs, gear, build, precision)
+    digest = weights_digest(folder, CONFIGS)
+    assert set(PARTS) <= set(units)
+    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress)
+
+
+def _size(gears):
+    """(width, height) of the one gear of sonic-base."""
+    text = gears[0] if gears else "512x512"
+    parts = text.split("x")
+    if len(gears) > 1 or len(parts) != 2 or not all(part.isdigit() and int(part) % 64 == 0 for part in parts):
+        raise UsageError(f"gears {', '.join(gears)}; sonic-base takes one WIDTHxHEIGHT, both divisible by 64")
+    return int(parts[0]), int(parts[1])
+
+
+def weights_digest(folder, networks):
+    """One sha256 over the weight files of a model."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for network in networks:
+        path = Path(folder) / network / "model.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing; is {folder} the folder of a model?")
+        total.update(f"{network}:{sha256_of(path)}\n".encode())
+    return total.hexdigest()
+
+
+def to_stderr(line):
+    print(line, file=sys.stderr, flush=True)
