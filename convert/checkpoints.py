@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
+from convert import ctranslate2, monolith
 from convert.families import recognise
-from convert.maps import NameMap
+from convert.maps import TRANSFORMS, NameMap
 from convert.readers import open_checkpoint
 from sonic_ms.errors import InputMissingError, OutputError, WeightsError
 from sonic_ms.weights import CONFIG_FILE, DTYPES, FLOATS, MODEL_FILE, cast, save_config, summary, write_tensors
@@ -31,7 +32,6 @@ class Job:
 
     family: object
     path: Path
-    prefix: str
     config: object
     targets: dict
     shapes: dict
@@ -110,33 +110,71 @@ def find_hints(family, path, src):
     return {}
 
 
+def views_of(checkpoint):
+    """What a file holds, as [{published name: (tensor of the file, Transform)}], one dictionary a network.
+
+    Most files are one network in its published names; for the others the names are translated first.
+    """
+    for layout in (monolith.views, ctranslate2.views):
+        known = layout(checkpoint.shapes)
+        if known is not None:
+            views, unknown = known
+            if unknown:
+                raise WeightsError(f"{checkpoint.path} holds unknown tensors: {summary(unknown)}")
+            return views
+    return [{name: (name, TRANSFORMS["keep"]) for name in checkpoint.shapes}]
+
+
 def plan_file(path, src):
-    """Job of one checkpoint; None if its keys are of no known network; WeightsError if they do not fit it."""
+    """Jobs of one checkpoint; none if its keys are of no known network; WeightsError if they do not fit it."""
     with open_checkpoint(path) as checkpoint:
-        known = recognise(checkpoint.shapes)
-        if known is None:
-            return None
-        family, prefix = known
-        shapes = {name.removeprefix(prefix): shape for name, shape in checkpoint.shapes.items()}
-        try:
-            config = family.config(
-                shapes, find_hints(family, path, src), lambda name: checkpoint.read(prefix + name)
-            )
-            wanted = parameter_shapes(family.cell, config)
-        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-            raise WeightsError(f"{path} looks like {family.name}, but its sizes cannot be read ({error!r})") from error
-        if family.name == "svd_unet":
-            wanted = {name: shape for name, shape in wanted.items() if "audio_" not in name}
-        targets, dropped, problems = match(family, config, shapes, wanted)
-        if problems:
-            raise WeightsError(f"{path} does not fit {family.name}: {'; '.join(problems)}")
-        source = {name: prefix + name if prefix + name in checkpoint.shapes else name for name in shapes}
-        targets = {target: (source[name], transform) for target, (name, transform) in targets.items()}
-        size = sum(
-            int(np.prod(shape)) * DTYPES[checkpoint.dtypes[name]].itemsize
-            for name, shape in checkpoint.shapes.items()
-        )
-        return Job(family, path, prefix, config, targets, wanted, dropped, size)
+        return [job for view in views_of(checkpoint) if (job := plan_view(checkpoint, view, src))]
+
+
+def plan_view(checkpoint, view, src):
+    """Job of one network of an open checkpoint, or None; see `views_of`."""
+    path = checkpoint.path
+    shapes = {name: transform.shape(checkpoint.shapes[source]) for name, (source, transform) in view.items()}
+    known = recognise(shapes)
+    if known is None:
+        return None
+    family, prefix = known
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+
+    def origin(name):
+        return view[prefix + name if prefix + name in view else name]
+
+    def read(name):
+        source, transform = origin(name)
+        return transform.apply(checkpoint.read(source))
+
+    try:
+        config = family.config(shapes, {**described(checkpoint), **find_hints(family, path, src)}, read)
+        wanted = parameter_shapes(family.cell, config)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path} looks like {family.name}, but its sizes cannot be read ({error!r})") from error
+    if family.name == "svd_unet":
+        wanted = {name: shape for name, shape in wanted.items() if "audio_" not in name}
+    targets, dropped, problems = match(family, config, shapes, wanted)
+    if problems:
+        raise WeightsError(f"{path} does not fit {family.name}: {'; '.join(problems)}")
+    joined = {}
+    for target, (name, last) in targets.items():
+        source, first = origin(name)
+        joined[target] = (source, first.then(last))
+    dropped = tuple(origin(name)[0] for name in dropped)
+    size = sum(
+        int(np.prod(checkpoint.shapes[source])) * DTYPES[checkpoint.dtypes[source]].itemsize
+        for source in {source for source, _ in view.values()}
+    )
+    return Job(family, path, config, joined, wanted, dropped, size)
+
+
+def described(checkpoint):
+    """Sizes that the file itself states, in the names of upstream's config.json."""
+    if isinstance(checkpoint, ctranslate2.CTranslate2Checkpoint):
+        return {"encoder_attention_heads": int(checkpoint.read(ctranslate2.HEADS_NAME))}
+    return {}
 
 
 def plan(src, only=None):
@@ -145,15 +183,17 @@ def plan(src, only=None):
     only: names of the networks wanted; each of them must be there.
     """
     jobs, notes, problems = {}, [], []
+    found = []
     for path in find_files(src):
         try:
-            job = plan_file(path, src)
+            parts = plan_file(path, src)
         except WeightsError as error:
             problems.append(str(error))
             continue
-        if job is None:
+        if not parts:
             notes.append(f"{path}: not a network of sonic-base, left alone")
-            continue
+        found += parts
+    for job in found:
         name = job.family.name
         if only and name not in only:
             continue

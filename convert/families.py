@@ -90,9 +90,7 @@ def unet_config(shapes, hints, _read):
 def vae_config(shapes, hints, _read):
     levels = count(shapes, "encoder.down_blocks.{}.")
     return VAEConfig(
-        block_out_channels=tuple(
-            shapes[f"encoder.down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(levels)
-        ),
+        block_out_channels=tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(levels)),
         layers_per_block=count(shapes, "encoder.down_blocks.0.resnets.{}."),
         latent_channels=shapes["decoder.conv_in.weight"][1],
         scaling_factor=hint(hints, "scaling_factor", 0.18215, True, "VAE"),
@@ -135,9 +133,7 @@ def audio2token_config(shapes, hints, _read):
     inputs, output = shapes["proj1.weight"][1], shapes["norm.weight"][0]
     sizes = _window(hints, inputs, {"seq_len": 10, "blocks": 5, "channels": 384}, 0, "audio2token")
     tokens = shapes["proj3.weight"][0] // output
-    return AdapterConfig(
-        **sizes, intermediate_dim=shapes["proj1.weight"][0], output_dim=output, context_tokens=tokens
-    )
+    return AdapterConfig(**sizes, intermediate_dim=shapes["proj1.weight"][0], output_dim=output, context_tokens=tokens)
 
 
 def audio2bucket_config(shapes, hints, _read):
@@ -178,6 +174,7 @@ def yoloface_config(shapes, _hints, read):
         long_depth=count(shapes, "model.3.m.{}."),
         anchors=tuple(tuple(float(side) for side in row) for row in grid.reshape(len(grid), -1)),
         strides=tuple(int(stride) for stride in np.round(strides[:, 0])),
+        norm="model.0.stem_1.bn.weight" in shapes,
     )
 
 
@@ -234,9 +231,7 @@ FAMILIES = (
         prefixes=("model.", ""),
         classes=("WhisperForConditionalGeneration", "WhisperModel"),
     ),
-    Family(
-        "audio2token", ("proj1.weight", "norm.weight"), audio2token_config, Audio2Token, constant(maps.AUDIO2TOKEN)
-    ),
+    Family("audio2token", ("proj1.weight", "norm.weight"), audio2token_config, Audio2Token, constant(maps.AUDIO2TOKEN)),
     Family(
         "audio2bucket",
         ("proj1.weight", "proj3.weight"),

@@ -21,6 +21,10 @@ class Transform:
     apply: object
     shape: object
 
+    def then(self, other):
+        """This one, then another."""
+        return Transform(lambda x: other.apply(self.apply(x)), lambda shape: other.shape(self.shape(shape)))
+
 
 def sigmoid(values):
     """1 / (1 + exp(-x)), computed in double precision."""
@@ -307,6 +311,7 @@ RIFE = {
 
 CONV_BN = {
     "conv.weight": "conv.weight",
+    "conv.bias": "conv.bias",  # instead of the rest, where the normalisation is folded into the convolution
     "bn.weight": "bn.gamma",
     "bn.bias": "bn.beta",
     "bn.running_mean": "bn.moving_mean",

@@ -1,9 +1,9 @@
 """Read checkpoints without torch and without running anything in them.
 
-`open_checkpoint(path)` knows four containers: safetensors, torch's zip archive, torch's legacy pickle stream and
-TorchScript archives. The first bytes decide, not the name. Pickles pass through `RestrictedUnpickler`, which builds
-dictionaries, lists and descriptions of tensors, and refuses every other name: nothing of the file is ever called.
-Tensors are read one at a time.
+`open_checkpoint(path)` knows five containers: safetensors, torch's zip archive, torch's legacy pickle stream,
+TorchScript archives and CTranslate2's list of arrays. The first bytes decide, not the name. Pickles pass through
+`RestrictedUnpickler`, which builds dictionaries, lists and descriptions of tensors, and refuses every other name:
+nothing of the file is ever called. Tensors are read one at a time.
 """
 
 import io
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.ctranslate2 import HEADS as CTRANSLATE2_HEADS
+from convert.ctranslate2 import CTranslate2Checkpoint
 from sonic_ms.errors import InputMissingError, WeightsError
 from sonic_ms.weights import DTYPES, TensorFile, bf16_to_fp32
 
@@ -352,6 +354,8 @@ def open_checkpoint(path):
         return TensorFile(path)
     if head.startswith(b"PK\x03\x04"):
         return ZipCheckpoint(path)
+    if head in CTRANSLATE2_HEADS:
+        return CTranslate2Checkpoint(path)
     if head.startswith(b"\x80"):
         return LegacyCheckpoint(path)
     raise WeightsError(f"{path} is no checkpoint: expected safetensors, a torch zip archive or a torch pickle")

@@ -1,8 +1,8 @@
 """sonic_ms: one portrait and one speech recording become a talking video, on Huawei Ascend and on any CPU.
 
-    model = sonic_ms.load_model("sonic-edge")
-    video = model.generate(image="portrait.jpg", audio="speech.wav")
-    sonic_ms.save_video(video, "talk.mp4")
+model = sonic_ms.load_model("sonic-edge")
+video = model.generate(image="portrait.jpg", audio="speech.wav")
+sonic_ms.save_video(video, "talk.mp4")
 """
 
 __version__ = "0.1.0"

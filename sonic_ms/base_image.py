@@ -33,9 +33,7 @@ def process_bbox(box, expand_ratio, height, width):
 def output_size(width, height, short_side):
     """Size near that of the photo with its short side at `short_side`, both sides multiples of 64: (width, height)."""
     scale = short_side / min(width, height)
-    return tuple(
-        max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height)
-    )
+    return tuple(max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height))
 
 
 def face_mask(box, width, height, area=MASK_AREA):

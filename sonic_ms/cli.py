@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from sonic_ms import __version__
+from sonic_ms.ascend.commands import add_commands as add_ascend_commands
 from sonic_ms.errors import SonicError, UsageError, exit_code
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -32,6 +33,7 @@ def _add_generate_options(parser):
     """One flag per field of GenerateOptions. A flag that is not given leaves the value to --config or the default."""
     add = parser.add_argument
     add("--model", help="sonic-edge, or the folder of a converted sonic-base (default: sonic-edge)")
+    add("--bundle", help="folder that `sonic-ms export` wrote, instead of a model")
     add("--duration", type=float, help="use only the first so many seconds of the audio (default: all)")
     add("--min-resolution", type=int, help="short side of the video in pixels (default: 512)")
     add("--keep-resolution", action="store_true", default=None, help="keep the photo's own size")
@@ -47,7 +49,7 @@ def _add_generate_options(parser):
     add("--face", help="'largest' or the index of a face, 0 is the largest (default: largest)")
     add("--face-box", type=_box, metavar="X,Y,W,H", help="where the face is, in photo pixels; skips the detector")
     add("--max-audio-seconds", type=float, help="longer recordings are refused (default: 3600)")
-    add("--engine", help="auto or mindspore (default: auto)")
+    add("--engine", help="auto, mindspore, onnxruntime, lite or acl; all but mindspore need --bundle (default: auto)")
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("-v", "--verbose", action="store_true", help="show timings and, on an error, where it happened")
@@ -85,6 +87,24 @@ def build_parser():
     _add_generate_options(demo)
     demo.set_defaults(run=_generate, image=str(DEMO_IMAGE), audio=str(DEMO_AUDIO))
 
+    export = commands.add_parser("export", help="write a model's graphs as MINDIR and ONNX, for the other engines")
+    export.add_argument("--model", default="sonic-edge", help="sonic-edge, or the folder of a model")
+    export.add_argument("--format", default="mindir,onnx", help="mindir, onnx or both (default: mindir,onnx)")
+    export.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="of weights and activations")
+    export.add_argument("--gear", action="append", default=[],
+        help="sonic-edge: side of the moving square, repeatable (default: all); sonic-base: WIDTHxHEIGHT")  # fmt: skip
+    export.add_argument("--out", required=True, help="folder of the bundle, must not exist")
+    export.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    export.set_defaults(run=_export)
+
+    verify = commands.add_parser("verify", help="run every graph of a bundle on several engines and compare")
+    verify.add_argument("bundle", help="folder that `sonic-ms export` wrote")
+    verify.add_argument("--engines", default="mindspore,onnxruntime", help="default: mindspore,onnxruntime")
+    verify.add_argument("--units", help="only these, separated by commas")
+    verify.add_argument("--json", metavar="OUT", help="write the figures to this file as well")
+    verify.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    verify.set_defaults(run=_verify)
+
     evaluate = commands.add_parser("evaluate", help="measure a talking video against its speech and its photo")
     evaluate.add_argument("video", help="the mp4 to measure")
     evaluate.add_argument("--audio", required=True, help="the speech it was made from")
@@ -100,24 +120,20 @@ def build_parser():
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     train.set_defaults(run=_train)
+    add_ascend_commands(commands)
     return parser
 
 
 OPTION_FLAGS = (
-    "model", "engine", "duration", "min_resolution", "keep_resolution", "expand_ratio", "dynamic_scale", "motion_scale",
-    "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face", "face_box", "max_audio_seconds",
-    "inference_steps", "image_guidance", "audio_guidance", "overlap", "shift_offset", "decode_chunk_size", "crop",
-    "interpolation", "batch_branches",
-)  # fmt: skip
-
-
-def _options(args):
-    """(model, engine, options): from --config, overridden by the flags that were given."""
-    from sonic_ms.config import read_yaml
-
-    values = read_yaml(args.config) if args.config else {}
-    values.update({name: getattr(args, name) for name in OPTION_FLAGS if getattr(args, name) is not None})
-    return values.pop("model", "sonic-edge"), values.pop("engine", "auto"), values
+    "model", "bundle", "engine", "duration", "min_resolution", "keep_resolution", "expand_ratio",
+    "dynamic_scale", "motion_scale", "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face",
+    "face_box", "max_audio_seconds", "inference_steps", "image_guidance", "audio_guidance", "overlap",
+    "shift_offset", "decode_chunk_size", "crop", "interpolation", "batch_branches",
+)
+    bundle = values.pop("bundle", None)
+    if bundle is not None and "model" in values:
+        raise UsageError(f"model {values['model']!r} and bundle {bundle!r}: give one of them")
+    return values.pop("model", "sonic-edge"), bundle, values.pop("engine", "auto"), values
 
 
 def _generate(args):
@@ -125,7 +141,7 @@ def _generate(args):
 
     from sonic_ms.video import check_output
 
-    name, engine, options = _options(args)
+    name, bundle, engine, options = _options(args)
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
         _require_file(path)
@@ -133,15 +149,16 @@ def _generate(args):
     from sonic_ms.pipeline import check_options, is_base, load_model, print_notes
     from sonic_ms.video import save_video
 
-    check_options(name, options, args.config or "options")  # refuse bad values before anything is loaded
-    if is_base(name):  # hours of work: every finished step is kept beside the output until the video is done
+    base = is_base(name, bundle)
+    check_options(base, options, args.config or "options")  # refuse bad values before anything is loaded
+    if base:  # hours of work: every finished step is kept beside the output until the video is done
         options["resume"] = f"{args.output}.progress.npz"
         if not args.resume:
             Path(options["resume"]).unlink(missing_ok=True)
     elif args.resume:
         raise UsageError("--resume is for sonic-base; sonic-edge is quick enough to start again")
     started = time.perf_counter()
-    model = load_model(name, engine)
+    model = load_model(name, engine, bundle)
     loaded = time.perf_counter()
     video = model.generate(image=args.image, audio=args.audio, **options)
     print_notes(model.notes)
@@ -168,6 +185,34 @@ def _evaluate(args):
     print(format_table(figures))
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _export(args):
+    from sonic_ms.export import FORMATS, export_model, to_stderr
+
+    formats = tuple(args.format.split(","))
+    if not formats or not set(formats) <= set(FORMATS):
+        raise UsageError(f"format {args.format!r}; expected {', '.join(FORMATS)} or both")
+    export_model(args.model, args.out, formats, args.dtype, args.gear, to_stderr)
+    print(args.out)
+
+
+def _verify(args):
+    from sonic_ms.bundle import Bundle
+    from sonic_ms.errors import EngineError
+    from sonic_ms.verify import format_rows, verify
+
+    bundle = Bundle.load(args.bundle)
+    units = args.units.split(",") if args.units else None
+    if units and not set(units) <= set(bundle.units):
+        raise UsageError(f"units {args.units!r}; the bundle has {', '.join(bundle.units)}")
+    rows = verify(bundle, args.engines.split(","), units)
+    print(format_rows(rows))
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+    failed = sum(not row["passed"] for row in rows)
+    if failed:
+        raise EngineError(f"{failed} of {len(rows)} outputs differ by more than their bar")
 
 
 def _train(args):

@@ -24,7 +24,7 @@ INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: larger weights
 MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
 LICENCES = {
     "sonic-edge": "Apache-2.0",
-    "sonic-base": "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (detector)",
+    "sonic-base": "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (YOLO)",
 }
 
 

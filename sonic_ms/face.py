@@ -305,9 +305,7 @@ def _warp_down(rgb, matrix, side, border):
 def _crop_of_face(face):
     x, y, width, height = face.box
     eyes = face.keypoints[1] - face.keypoints[0]
-    return _Crop(
-        x + width / 2, y + height / 2, max(width, height) * MESH_MARGIN, float(np.arctan2(eyes[1], eyes[0]))
-    )
+    return _Crop(x + width / 2, y + height / 2, max(width, height) * MESH_MARGIN, float(np.arctan2(eyes[1], eyes[0])))
 
 
 def _crop_of_points(points):

@@ -1,7 +1,7 @@
 """What MindSpore's ONNX exporter gets wrong, put right in the exported model. Each fix has its test.
 
-Measured with MindSpore 2.7.2; the exported file is run and compared with its Cell afterwards, so that a fix that a later
-exporter no longer needs would not go unnoticed.
+Measured with MindSpore 2.7.2; the exported file is run and compared with its Cell afterwards, so that a fix that a
+later exporter no longer needs would not go unnoticed.
 """
 
 from sonic_ms.errors import OutputError

@@ -77,9 +77,11 @@ class TalkingModel:
         return landmarks
 
 
-def is_base(name):
+def is_base(name, bundle=None):
     """Whether a model is sonic-base. A model is the name that ships with the package, the folder of a converted
     sonic-base, or the folder of a sonic-edge trained elsewhere (it holds audio/ and painter/)."""
+    if bundle is not None:
+        return Bundle.load(bundle).model == "sonic-base"
     if name == "sonic-edge":
         return False
     if not Path(name).is_dir():
@@ -87,9 +89,9 @@ def is_base(name):
     return not (Path(name) / "painter").is_dir()
 
 
-def check_options(name, options, where):
-    """Refuse options that the model `name` does not have or whose values are out of range, before it is loaded."""
-    if is_base(name):
+def check_options(base, options, where):
+    """Refuse options that sonic-base (or sonic-edge) does not have or whose values are out of range."""
+    if base:
         from sonic_ms.base_pipeline import BaseOptions
 
         from_dict(BaseOptions, options, where)

@@ -46,7 +46,9 @@ def test_mask_is_the_box_grown_by_a_tenth():
 
 def test_clip_input_is_that_of_the_reference(astronaut):
     theirs = CLIPImageProcessor(
-        size={"height": 224, "width": 224}, do_center_crop=False, resample=1  # Lanczos
+        size={"height": 224, "width": 224},
+        do_center_crop=False,
+        resample=1,  # Lanczos
     )(astronaut[:300], return_tensors="np")["pixel_values"]
     assert np.abs(clip_tensor(astronaut[:300], 224) - theirs).max() <= 2 / 255 / 0.26  # two grey levels of rounding
 

@@ -209,8 +209,8 @@ def test_flags_win_over_the_config_file(tmp_path):
     arguments = build_parser().parse_args(
         ["demo", "--config", str(tmp_path / "c.yaml"), "--seed", "0", "--face-box", "1,2,3,4"]
     )
-    model, engine, values = _options(arguments)
-    assert (model, engine) == ("sonic-edge", "auto")
+    model, bundle, engine, values = _options(arguments)
+    assert (model, bundle, engine) == ("sonic-edge", None, "auto")
     assert values == {"min_resolution": 300, "seed": 0, "lip_sync_correction": False, "face_box": (1, 2, 3, 4)}
 
 

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]  # run from a checkout without installing
 
-from torch_reference import AudioProcessor, SonicUNet, shuffle
+from torch_reference import AudioProcessor, SonicUNet, shuffle  # noqa: E402
 
 LOSS_BAR, GRADIENT_BAR, WEIGHT_BAR = 1e-5, 1e-3, 1e-5
 STEPS, RATE, DECAY, EPSILON, CLIP = 3, 1e-5, 1e-2, 1e-8, 1.0
@@ -263,7 +263,7 @@ def check(levels, folder):
         target, expected = ours.counterpart(name, parameter.detach().numpy())
         if target is not None:
             rows.append(("weight", target, float(np.abs(our_weights[target] - expected).max()), WEIGHT_BAR))
-    return [dict(what=w, name=n, value=float(v), bar=bar, ok=bool(v <= bar)) for w, n, v, bar in rows]
+    return [{"what": w, "name": n, "value": float(v), "bar": bar, "ok": bool(v <= bar)} for w, n, v, bar in rows]
 
 
 def main(arguments=None):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train a tiny sonic-base on two short synthetic clips until it can repeat them, and measure what it generates.
 
-    python tools/overfit_base.py OUT [--steps 1000] [--vae-steps 250]
+    python tools/overfit_base.py OUT [--steps 1000] [--vae-steps 600] [--resume]
 
 The clips are made by sonic-edge: one portrait, two pieces of speech, 0.64 s each, 64x64 pixels around the face. A tiny
 VAE learns the pictures first; then the recipe of sonic-base trains the UNet and both audio networks on them. At the
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without installing
 
 SIDE, FRAMES, DRAWN = 64, 8, 256  # pixels, frames of a clip at 12.5 a second, pixels sonic-edge draws
+CHUNK = 4  # frames the VAE decodes together
 SAMPLES = FRAMES * 1280  # of 16 kHz audio
 SEED = 0
 
@@ -112,15 +113,21 @@ def train_vae(folder, clips, steps):
     config = load_config(VAEConfig, folder / "vae")
     vae = load_weights(VAE(config), folder / "vae")
     loop = LoopConfig(steps, 1, 2e-3, warmup=20, weight_decay=0.0, epsilon=1e-8, log_every=20, save_every=10**6)
-    train(Repeat(vae), lambda rng, size: (pictures[rng.integers(len(pictures))],), loop, folder.parent / "vae_run")
+
+    def chunk(rng, size):
+        clip, first = pictures[rng.integers(len(pictures))], rng.integers(FRAMES // CHUNK) * CHUNK
+        return (clip[first : first + CHUNK],)
+
+    train(Repeat(vae), chunk, loop, folder.parent / "vae_run")
     import mindspore as ms
 
     vae.set_train(False)
-    latents = [vae.encoder(ms.Tensor(part)).asnumpy() for part in pictures]
+    parts = np.concatenate(pictures).reshape(-1, CHUNK, *pictures[0].shape[1:])
+    latents = [vae.encoder(ms.Tensor(part)).asnumpy() for part in parts]
     config = dataclasses.replace(config, scaling_factor=float(1 / np.std(np.concatenate(latents))))
     save_model(vae, config, folder / "vae")
-    back = [vae.decoder(ms.Tensor(part)).asnumpy() for part in latents]
-    return [psnr(to_bytes(ours), clip) for ours, clip in zip(back, clips)]
+    back = np.concatenate([to_bytes(vae.decoder(ms.Tensor(part)).asnumpy()) for part in latents])
+    return [psnr(ours, clip) for ours, clip in zip(back.reshape(-1, *clips[0].shape), clips)]
 
 
 def to_bytes(pictures):
@@ -175,7 +182,7 @@ def generate(folder, portrait, piece, box):
         interpolation=False,
         image_guidance=1.0,
         audio_guidance=1.0,
-        decode_chunk_size=FRAMES,
+        decode_chunk_size=CHUNK,
         seed=SEED,
     )
     return np.stack(list(video))
@@ -198,7 +205,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the model, frames.png and report.json")
     parser.add_argument("--steps", type=int, default=1000, help="of the UNet (default: 1000)")
-    parser.add_argument("--vae-steps", type=int, default=250, help="of the VAE (default: 250)")
+    parser.add_argument("--vae-steps", type=int, default=600, help="of the VAE (default: 600)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     parser.add_argument("--batch", type=int, default=2, help="clips a step (default: 2)")
     options = parser.parse_args(arguments)
     import mindspore as ms
@@ -208,14 +216,20 @@ def main(arguments=None):
     from sonic_ms.train.trainer import LoopConfig
 
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    started, out = time.time(), options.out
-    out.mkdir(parents=True, exist_ok=True)
-    pieces = speech_pieces()
-    clips, box = talking_clips(pieces)
-    np.savez(out / "clips.npz", clips=clips, pieces=pieces, box=box)
-    start = out / "start"
-    start_networks(start)
-    report = {"vae_psnr": train_vae(start, clips, options.vae_steps), "vae_seconds": round(time.time() - started)}
+    out, start = options.out, options.out / "start"
+    if options.resume:
+        report = json.loads((out / "vae.json").read_text())
+        saved = np.load(out / "clips.npz")
+        clips, pieces, box = list(saved["clips"]), list(saved["pieces"]), tuple(saved["box"])
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        pieces = speech_pieces()
+        clips, box = talking_clips(pieces)
+        np.savez(out / "clips.npz", clips=clips, pieces=pieces, box=box)
+        start_networks(start)
+        began = time.time()
+        report = {"vae_psnr": train_vae(start, clips, options.vae_steps), "vae_seconds": round(time.time() - began)}
+        (out / "vae.json").write_text(json.dumps(report))
     print(report, flush=True)
     samples = samples_of(start, clips, pieces, box)
     loop = LoopConfig(
@@ -227,7 +241,7 @@ def main(arguments=None):
         epsilon=1e-8,
         average=0.99,
         log_every=5,
-        save_every=250,
+        save_every=50,
         seed=SEED,
     )
     config = BaseFinetuneConfig(
@@ -239,11 +253,11 @@ def main(arguments=None):
         noise=NoiseConfig(log_mean=1.0, log_std=1.6, bucket_scale=(1.0, 1.0)),
         recompute=False,
     )
-    row = finetune(config, samples, out)
+    row = finetune(config, samples, out, resume=options.resume and (out / "checkpoints").is_dir())
     losses = [float(line.split(",")[2]) for line in (out / "loss.csv").read_text().splitlines()[1:]]
     generated = [generate(out / "model", clips[0][0], piece, box) for piece in pieces]
     report |= {
-        "seconds": round(time.time() - started),
+        "unet_seconds": float(row["seconds"]),
         "first_loss": losses[0],  # of the first 5 steps, while the learning rate is near 0
         "last_loss": float(np.mean(losses[-10:])),  # of the last 50
         "samples_per_second": float(row["samples_per_second"]),

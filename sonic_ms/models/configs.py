@@ -109,6 +109,7 @@ class YOLOFaceConfig:
     """width: channels of the stem. *_depth: residual blocks of the short and of the long stages.
 
     anchors: width and height in pixels of three anchors a scale, flat; strides: pixels a map cell stands for.
+    norm: batch normalisation is a layer of its own; False where it was folded into the convolutions.
     """
 
     width: int
@@ -116,3 +117,4 @@ class YOLOFaceConfig:
     long_depth: int
     anchors: tuple
     strides: tuple = (8, 16, 32)
+    norm: bool = True

@@ -44,9 +44,7 @@ class WhisperEncoder(nn.Cell):
         super().__init__()
         width = config.d_model
         # Convolutions over time as (1, 3) ones over (n, c, 1, time): the exported Conv1d is invalid ONNX.
-        self.conv1 = nn.Conv2d(
-            config.num_mel_bins, width, (1, 3), pad_mode="pad", padding=(0, 0, 1, 1), has_bias=True
-        )
+        self.conv1 = nn.Conv2d(config.num_mel_bins, width, (1, 3), pad_mode="pad", padding=(0, 0, 1, 1), has_bias=True)
         self.conv2 = nn.Conv2d(width, width, (1, 3), (1, 2), pad_mode="pad", padding=(0, 0, 1, 1), has_bias=True)
         self.position_embedding = Parameter(Tensor(np.zeros((config.max_source_positions, width), np.float32)))
         self.layers = nn.CellList([Layer(config, max_scores) for _ in range(config.encoder_layers)])

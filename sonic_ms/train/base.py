@@ -16,8 +16,8 @@ import numpy as np
 
 from sonic_ms.base_units import NETWORKS
 from sonic_ms.errors import OutputError, UsageError, WeightsError
-from sonic_ms.models.resnet import SpatioTemporalResBlock
-from sonic_ms.models.unet import Transformer
+from sonic_ms.models.resnet import SpatialResBlock, TemporalResBlock
+from sonic_ms.models.unet import SpatialBlock, TemporalBlock
 from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
@@ -133,9 +133,9 @@ def freeze(loss, trainable):
 
 
 def recompute_blocks(cell):
-    """Keep no activations inside the residual blocks and transformers of the UNet."""
+    """Keep no activations inside the blocks of the UNet: only what goes from one to the next."""
     for _, inner in cell.cells_and_names():
-        if isinstance(inner, (SpatioTemporalResBlock, Transformer)):
+        if isinstance(inner, (SpatialResBlock, TemporalResBlock, SpatialBlock, TemporalBlock)):
             inner.recompute()
 
 

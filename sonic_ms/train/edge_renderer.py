@@ -14,18 +14,9 @@ from sonic_ms import face, video
 from sonic_ms.assets import fetch
 from sonic_ms.image import load_image
 from sonic_ms.models.edge.curves import CURVES, JAW
-from sonic_ms.models.edge.renderer import (
-    FEATURES,
-    OVERSAMPLING,
-    ROI_HEIGHT,
-    ROI_WIDTH,
-    MouthFeatures,
-    Painter,
-    PainterConfig,
-    composite,
-    make_texture,
-)
+from sonic_ms.models.edge.renderer import FEATURES, MouthFeatures, Painter, PainterConfig, composite
 from sonic_ms.models.edge.rig import OFFSETS, build_rig, frame_parameters, with_light
+from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture
 from sonic_ms.train.articulation import SHAPE_OF, SILENCE
 from sonic_ms.train.mouths import (
     SKIN_TONES,

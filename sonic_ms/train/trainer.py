@@ -151,14 +151,14 @@ class Run:
         self.accumulate = Accumulate(loss_cell, self.states).set_train(True)
         self.reduce, self.update = Reduce(self.states), Update(self.states)
         self.scale = FIRST_SCALE if config.precision == "fp16" else 1.0
-        self.good, self.recent, self.skipped = 0, [], 0
+        self.good, self.recent, self.skipped, self.clock = 0, [], 0, Clock()
 
     def __call__(self, resume):
         config, first = self.config, 0
         if resume:
             first = self._load()
         log = Log(self.folder, first if resume else None, self.group.rank == 0)
-        clock = Clock()
+        clock = self.clock
         bar = tqdm(
             range(first, config.steps), initial=first, total=config.steps, mininterval=5, disable=self.group.rank != 0
         )
@@ -250,6 +250,7 @@ class Run:
 
     def _save(self, done):
         state = {"scale": self.scale, "good": self.good, "recent": self.recent, "skipped": self.skipped}
+        state["seconds"] = self.clock.total
         checkpoint.save(self.folder, done, self.group, self.tensors, state, self.identity)
 
     def _load(self):
@@ -257,7 +258,7 @@ class Run:
         for note in notes:
             print(note)
         self.scale, self.good = state["scale"], state["good"]
-        self.recent, self.skipped = state["recent"], state["skipped"]
+        self.recent, self.skipped, self.clock.total = state["recent"], state["skipped"], state["seconds"]
         Publish(self.states.slots, "master")()
         return step
 

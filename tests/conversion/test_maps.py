@@ -77,9 +77,11 @@ def test_sizes_are_read_from_the_shapes(planned, name):
     for key, value in content.get("config", {}).items():
         if hasattr(config, key):
             ours = getattr(config, key)
-            value = tuple(tuple(part) if isinstance(part, list) else part for part in value) if isinstance(
-                value, list
-            ) else value
+            value = (
+                tuple(tuple(part) if isinstance(part, list) else part for part in value)
+                if isinstance(value, list)
+                else value
+            )
             assert ours == value, key
 
 

@@ -1,0 +1,1 @@
+"""Everything about Ascend that can be said without an Ascend: facts, lint, command lines, audits, predictions."""

@@ -1,0 +1,114 @@
+"""Predicted speed: operations and bytes of each unit against a chip's peak and memory bandwidth. Never measured.
+
+Two bounds: "at best" has every operator fused, so that only weights, inputs and outputs cross the memory; "unfused"
+reads and writes every tensor. Real chips reach neither peak; a prediction is an order of magnitude, not a promise.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
+from sonic_ms.ascend.graph import read_onnx
+
+FREE = ("Constant", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape")  # views
+FPS = 25
+BASE_FPS = 12.5  # frames that are generated; RIFE doubles them
+STEPS, GUIDANCE_BRANCHES = 25, 3  # defaults of sonic-base
+CHUNK_SECONDS = 30  # of speech in one run of Whisper
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run of a unit: operations, (operations, bytes) of each operator, and bytes of weights, inputs, outputs."""
+
+    operations: float
+    operators: tuple
+    outside_bytes: float
+
+
+def unit_cost(graph):
+    """Cost of a graph in float16. Integers count as two bytes too: only indices are."""
+    operators = []
+    for node in graph.nodes:
+        if node.op in FREE:
+            continue
+        names = dict.fromkeys((*node.inputs, *(name for name in node.outputs)))
+        moved = 2 * sum(graph.size(name) or 0 for name in names if name)
+        if node.op == "Gather":  # reads what it looks up, not the whole table
+            moved = 2 * (2 * (graph.size(node.outputs[0]) or 0) + (graph.size(node.inputs[1]) or 0))
+        operators.append((operations(graph, node), moved))
+    outside = {*graph.constants, *graph.inputs, *graph.outputs}
+    total = sum(count for count, _ in operators)
+    return Cost(total, tuple(operators), 2 * sum(graph.size(name) or 0 for name in outside))
+
+
+def operations(graph, node):
+    """Multiplications and additions of an operator; element-wise ones count one a value."""
+    out = graph.size(node.outputs[0]) or 0
+    if node.op in ("Conv", "ConvTranspose"):
+        weight = graph.shapes[node.inputs[1]]
+        values = out if node.op == "Conv" else graph.size(node.inputs[0]) or 0
+        return 2 * values * prod(weight[1:])
+    if node.op in ("MatMul", "Gemm"):
+        shape = graph.shapes.get(node.inputs[0]) or ()
+        transposed = node.op == "Gemm" and node.attributes.get("transA")
+        return 2 * out * ((shape[-2 if transposed else -1] if shape else 0) or 0)
+    if node.op.startswith("Reduce") or node.op in ("MaxPool", "AveragePool", "Softmax"):
+        return max(out, graph.size(node.inputs[0]) or 0)
+    return out
+
+
+def seconds(cost, chip):
+    """(at best, unfused) seconds of one run on a chip."""
+    rate = chip.bandwidth * 1e9
+    best = max(cost.operations / chip.peak, cost.outside_bytes / rate)
+    return best, sum(max(count / chip.peak, moved / rate) for count, moved in cost.operators)
+
+
+def calls_per_second(bundle):
+    """{unit: runs for one second of video} of a model at its default settings."""
+    if bundle.model == "sonic-edge":
+        side = 512 if "edge_render_512" in bundle.units else bundle.manifest["gear"]["sides"][0]
+        units = bundle.units
+        batch = units[f"edge_render_{side}"].inputs[-1].shape[0]
+        return {"edge_audio": FPS / units["edge_audio"].outputs[0].shape[-1], f"edge_render_{side}": FPS / batch}
+    sample = bundle.units["unet"].inputs[0].shape  # (branches, frames, channels, height, width)
+    frames = sample[1]
+    return {
+        "unet": STEPS * GUIDANCE_BRANCHES / sample[0] * BASE_FPS / frames,
+        "vae_decoder": BASE_FPS / bundle.units["vae_decoder"].inputs[0].shape[0],
+        "rife": BASE_FPS,
+        "whisper": 1 / CHUNK_SECONDS,
+        "audio2token": BASE_FPS / bundle.units["audio2token"].inputs[0].shape[0],
+        "audio2bucket": BASE_FPS / bundle.units["audio2bucket"].inputs[0].shape[0],
+    }
+
+
+def predict(bundle, socs=None):
+    """(rows, costs): rows [(soc, at best, unfused)] seconds a second of video, without what runs once a clip (CLIP, the
+    encoder of the VAE, the face detector, contexts) and without the host; costs {unit: (runs a second, Cost)}."""
+    calls = calls_per_second(bundle)
+    costs = {
+        unit: (count, unit_cost(read_onnx(bundle.path(unit, "onnx"))))
+        for unit, count in calls.items()
+        if bundle.has(unit, "onnx")
+    }
+    rows = []
+    for soc in socs or map(default_soc, FAMILIES):
+        chip = find_chip(soc)
+        pairs = [(count, seconds(cost, chip)) for count, cost in costs.values()]
+        rows.append((chip, sum(n * best for n, (best, _) in pairs), sum(n * plain for n, (_, plain) in pairs)))
+    return rows, costs
+
+
+def format_prediction(rows, costs):
+    """Markdown: the units' costs, and seconds a second of video on each chip."""
+    lines = ["| unit | runs a second | GFLOP a run | GFLOP a second of video |", "|---|---|---|---|"]
+    for unit, (count, cost) in costs.items():
+        gflop = cost.operations / 1e9
+        lines.append(f"| {unit} | {count:.3g} | {gflop:.4g} | {gflop * count:.4g} |")
+    lines += ["", "Predicted, never measured: seconds of chip time for one second of video.", ""]
+    lines += ["| chip | peak TFLOPS fp16 | GB/s | at best | unfused |", "|---|---|---|---|---|"]
+    for chip, best, plain in rows:
+        lines.append(f"| {chip.soc} | {chip.peak / 1e12:.1f} | {chip.bandwidth:g} | {best:.3g} | {plain:.3g} |")
+    return "\n".join(lines)

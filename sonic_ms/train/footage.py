@@ -1,0 +1,213 @@
+"""A clip of one person -> pairs (features of a still reference, what the mouth really looked like) for the painter.
+
+The clip is decoded twice: once for the landmarks of every frame, once for the mouth's rectangle of the frames that
+are used. A frame's lips are measured in the mouth frame of the reference (rig.py) and written into its parameter row,
+so that the motion field moves the reference's lips to where they are in the frame.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from sonic_ms import face, video
+from sonic_ms.config import GenerateOptions
+from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.image import load_image
+from sonic_ms.models.edge import rig as rigs
+from sonic_ms.models.edge.rig import OFFSETS, TERMS
+from sonic_ms.models.edge.texture import ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.portrait import prepare_portrait
+
+MAX_FRAMES = 7500  # five minutes; what comes later is not looked at
+MIN_FRAMES = 50  # with a face
+MIN_OPEN = 30  # frames that show the inside of the mouth
+MAX_OPEN = 500  # of them that are used, spread evenly: more cost memory and add little
+OPEN_GAP = 0.15  # half mouth widths between the inner lips from which on a frame shows the inside
+MAX_TURN = (12, 10)  # degrees of yaw and pitch that a frame may differ from the reference
+NOSE_BASE = (2, 97, 98, 326, 327)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """portrait: portrait.Portrait of the reference; the others one row a used frame, in the order of time: parameters
+    float32 (n, N_PARAMETERS), targets float32 (n, 3, 96, 128) in 0..1, numbers (n,) of the frames in the clip.
+    frames: length of the clip; notes: list of str for the user."""
+
+    portrait: object
+    parameters: np.ndarray
+    targets: np.ndarray
+    numbers: np.ndarray
+    frames: int
+    notes: list
+
+
+def track(path):
+    """Landmarks of every frame of a clip, None where there is no face."""
+    frames = itertools.islice(video.read_video(path), MAX_FRAMES + 1)
+    found = list(tqdm(face.FaceAnalyzer().track(frames), desc="finding the face", unit="frame", mininterval=2))
+    seen = sum(one is not None for one in found)
+    if not seen:
+        raise FaceError(
+            f"clip {path}: no face in any of {len(found)} frames; give a clip of one person facing the camera"
+        )
+    if seen < MIN_FRAMES:
+        raise UsageError(
+            f"clip {path}: {seen} frames with a face, expected at least {MIN_FRAMES}; give a longer clip, "
+            "10 seconds to two minutes of speech are best"
+        )
+    return found
+
+
+def lip_gap(points):
+    """Distance of the inner lips in half mouth widths; points (468, 2)."""
+    corners = points[face.LEFT_MOUTH_CORNER] - points[face.RIGHT_MOUTH_CORNER]
+    return 2 * np.linalg.norm(points[face.LOWER_LIP_MIDDLE] - points[face.UPPER_LIP_MIDDLE]) / np.linalg.norm(corners)
+
+
+def choose_reference(found):
+    """Number of the frame that looks most like a portrait: lips closed, facing the camera, as the head mostly is."""
+    seen = [i for i, one in enumerate(found) if one is not None]
+    turns = np.array([face.pose(found[i].points)[:2] for i in seen])
+    gaps = np.array([lip_gap(found[i].points[:, :2]) for i in seen])
+    usual = np.abs(turns - np.median(turns, axis=0)) / MAX_TURN
+    cost = np.maximum(gaps, 0.04) / 0.04 + np.abs(turns[:, 0]) / 15 + 2 * usual.sum(1)
+    return seen[int(np.argmin(cost))]
+
+
+def align(points, still):
+    """(2, 3) matrix that carries a frame's points (468, 2) onto the reference's, still (468, 2), for the mouth.
+
+    Scale from the points that speech does not move, the turn and sideways place from the mouth's corners, which the
+    motion field cannot move apart from each other, the height from the base of the nose, as the upper teeth have it.
+    """
+    a, _ = face._similarity(points[list(face.RIGID)], still[list(face.RIGID)])
+    corners = [face.RIGHT_MOUTH_CORNER, face.LEFT_MOUTH_CORNER]
+    own, other = (p[corners[1]] - p[corners[0]] for p in (points, still))
+    angle = np.arctan2(other[1], other[0]) - np.arctan2(own[1], own[0])
+    turn = abs(a) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    along = other / np.linalg.norm(other)
+    across = np.array([-along[1], along[0]])
+    mouth = still[corners].mean(0) - turn @ points[corners].mean(0)
+    nose = still[list(NOSE_BASE)].mean(0) - turn @ points[list(NOSE_BASE)].mean(0)
+    shift = along * (mouth @ along) + across * (nose @ across)
+    return np.column_stack([turn, shift])
+
+
+def parameter_row(rig, points):
+    """The row of renderer parameters that moves the reference's lips to `points`, (468, 2) aligned, in crop units."""
+    row = rigs.frame_parameters(rig, np.zeros((1, 8)), np.zeros((1, 6)))[0]
+    middle, axis, half = rig.mouth[:2], rig.mouth[2:4], rig.mouth[4]
+
+    def local(indices):
+        return rigs._to_frame(points[list(indices)], middle, axis, half)
+
+    corners = local([face.RIGHT_MOUTH_CORNER, face.LEFT_MOUTH_CORNER])
+    stretch = (corners[1, 0] - corners[0, 0]) / 2 - 1
+    raised = corners[:, 1].mean()
+    target = []
+    for indices in (face.OUTER_UPPER_LIP, face.INNER_UPPER_LIP, face.INNER_LOWER_LIP, face.OUTER_LOWER_LIP):
+        lip = local(indices) / np.array([1 + stretch, 1])
+        lip[:, 1] -= raised * np.clip(lip[:, 0], -1, 1) ** 2
+        target.append(rigs._fit_contour(lip) + raised * np.eye(TERMS)[5])
+    target = np.stack(target)
+    crossing = np.minimum(0, target[2, 0] - target[1, 0])  # as in build_rig
+    target[1, 0] += crossing / 2
+    target[2, 0] -= crossing / 2
+    gap = target[2, 0] - target[1, 0]
+    chin = max(0.0, local([face.CHIN])[0, 1] - rig.face[1])
+    jaw = chin / (rigs.CHIN_DROP * rig.scale)
+    rounding = np.clip(-stretch / (rigs.NARROW + 0.06), 0, 1)
+
+    def put(name, values, first=0):
+        start = OFFSETS[name] + first
+        row[start : start + np.size(values)] = np.ravel(values)
+
+    put("width", stretch)
+    put("target", target)
+    put("chin", chin)
+    put("teeth", rigs.lower_teeth(chin, target[2, 0] - rig.seam[0]))
+    put("paint", [gap, jaw, 0.0, rounding])
+    return row
+
+
+def rectangle(rgb, matrix, roi):
+    """The mouth's rectangle of a frame: (3, 96, 128) float32 in 0..1. matrix: frame pixels -> crop units."""
+    import cv2
+
+    scale = np.array([ROI_WIDTH / roi[2], ROI_HEIGHT / roi[3]])
+    to_roi = scale[:, None] * (matrix - np.column_stack([np.zeros((2, 2)), roi[:2]]))
+    to_roi[:, 2] -= 0.5  # crop units count from the edge, pixels from their centres
+    shrink = np.sqrt(abs(np.linalg.det(to_roi[:, :2])))
+    if shrink < 1:  # no aliasing
+        rgb = cv2.GaussianBlur(rgb, (0, 0), 0.45 * np.sqrt(1 / shrink**2 - 1) + 1e-3)
+    out = cv2.warpAffine(rgb, to_roi, (ROI_WIDTH, ROI_HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return out.transpose(2, 0, 1).astype(np.float32) / 255
+
+
+def reference(path, found, photo=None):
+    """(Portrait, its Landmarks, shape of the picture) of the clip's best frame, or of a photo of the same person."""
+    options = GenerateOptions()
+    if photo is not None:
+        rgb = load_image(photo)
+        landmarks, _ = face.choose_face(rgb)
+        return prepare_portrait(rgb, landmarks, options), landmarks, rgb.shape
+    number = choose_reference(found)
+    rgb = next(itertools.islice(video.read_video(path), number, None))
+    return prepare_portrait(rgb, found[number], options), found[number], rgb.shape
+
+
+def still_points(portrait, landmarks, shape):
+    """The reference's landmarks in crop units, (468, 2); as prepare_portrait places them."""
+    scale = np.array([portrait.frame.shape[1] / shape[1], portrait.frame.shape[0] / shape[0]])
+    x, y, length = portrait.box
+    return ((landmarks.points[:, :2] + 0.5) * scale - np.array([x, y])) / length
+
+
+def select(found, still, still_turn):
+    """Frames with an open mouth and the head as in the reference, evenly thinned: list of (number, matrix from frame
+    pixels to crop units, points (468, 2) in crop units)."""
+    chosen = []
+    for number, one in enumerate(found):
+        if one is None or lip_gap(one.points[:, :2]) < OPEN_GAP:
+            continue
+        if (np.abs(np.subtract(face.pose(one.points)[:2], still_turn)) > MAX_TURN).any():
+            continue
+        points = one.points[:, :2].astype(np.float64) + 0.5
+        matrix = align(points, still)
+        chosen.append((number, matrix, points @ matrix[:, :2].T + matrix[:, 2]))
+    if len(chosen) > MAX_OPEN:
+        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, MAX_OPEN).round().astype(int)]
+    return chosen
+
+
+def read_footage(path, photo=None):
+    """Footage of a clip. Raises InputMissingError, FaceError, UsageError for clips that cannot serve."""
+    found = track(path)
+    notes = []
+    if len(found) > MAX_FRAMES:
+        found = found[:MAX_FRAMES]
+        notes.append(f"only the first {MAX_FRAMES} frames of the clip are used")
+    portrait, landmarks, shape = reference(path, found, photo)
+    still = still_points(portrait, landmarks, shape)
+    chosen = select(found, still, face.pose(landmarks.points)[:2])
+    _require_open(path, len(chosen))
+    rig = portrait.rig
+    wanted = {number: (matrix, points) for number, matrix, points in chosen}
+    rows, targets, numbers = [], [], []
+    for number, rgb in enumerate(itertools.islice(video.read_video(path), chosen[-1][0] + 1)):
+        if number in wanted:
+            matrix, points = wanted[number]
+            rows.append(parameter_row(rig, points))
+            targets.append(rectangle(rgb, matrix, rig.roi))
+            numbers.append(number)
+    return Footage(portrait, np.array(rows), np.array(targets), np.array(numbers), len(found), notes)
+
+
+def _require_open(path, count):
+    if count < MIN_OPEN:
+        raise UsageError(
+            f"clip {path}: {count} frames show the inside of the mouth with the head as in the reference, expected at "
+            f"least {MIN_OPEN}; give a clip of someone who speaks, facing the camera"
+        )
