@@ -129,7 +129,15 @@ OPTION_FLAGS = (
     "dynamic_scale", "motion_scale", "lip_sync_correction", "smooth_motion", "align_offset", "seed", "face",
     "face_box", "max_audio_seconds", "inference_steps", "image_guidance", "audio_guidance", "overlap",
     "shift_offset", "decode_chunk_size", "crop", "interpolation", "batch_branches",
-)
+)  # fmt: skip
+
+
+def _options(args):
+    """(model, bundle, engine, options): from --config, overridden by the flags that were given."""
+    from sonic_ms.config import read_yaml
+
+    values = read_yaml(args.config) if args.config else {}
+    values.update({name: getattr(args, name) for name in OPTION_FLAGS if getattr(args, name) is not None})
     bundle = values.pop("bundle", None)
     if bundle is not None and "model" in values:
         raise UsageError(f"model {values['model']!r} and bundle {bundle!r}: give one of them")
