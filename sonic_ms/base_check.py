@@ -1,17 +1,18 @@
-"""Build the networks of sonic-base at their published size with random weights, compile and run them, and measure.
+"""Can this machine run sonic-base? Build its graphs with random weights, compile and run each, and measure.
 
-`sonic-ms check --model base --full-size` answers the question whether a machine can run the model before its weights
-are there.
+`sonic-ms check --model base --full-size` answers before the weights are there. Every unit has a process of its own, so
+that its peak memory is its own.
 """
 
-import resource
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
-import mindspore as ms
 import numpy as np
-from mindspore import nn
 
-from sonic_ms.base_units import NETWORKS
+from sonic_ms.errors import ResourceError
 from sonic_ms.models.configs import (
     AdapterConfig,
     CLIPConfig,
@@ -21,9 +22,10 @@ from sonic_ms.models.configs import (
     WhisperConfig,
     YOLOFaceConfig,
 )
-from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
-from sonic_ms.weights import set_precision
+from sonic_ms.samples import sample_inputs
+from sonic_ms.units import BaseGear, base_units
 
+ANCHORS = ((4, 5, 8, 10, 13, 16), (23, 29, 43, 55, 73, 105), (146, 217, 231, 300, 335, 433))
 PUBLISHED = {
     "unet": UNetConfig((320, 640, 1280, 1280), (5, 10, 20, 20), 1024, 256, 768),
     "vae": VAEConfig((128, 256, 512, 512)),
@@ -32,63 +34,50 @@ PUBLISHED = {
     "audio2token": AdapterConfig(10, 5, 384, 1024, 1024, 32),
     "audio2bucket": AdapterConfig(50, 1, 384, 1024, 1, 2, 1024),
     "rife": RIFEConfig(),
-    "yoloface": YOLOFaceConfig(
-        48, 2, 6, ((4, 5, 8, 10, 13, 16), (23, 29, 43, 55, 73, 105), (146, 217, 231, 300, 335, 433))
-    ),
+    "yoloface": YOLOFaceConfig(48, 2, 6, ANCHORS),
 }
-WHOLE = tuple(name for name in PUBLISHED if name not in ("unet", "vae"))
-UNITS = ("unet", "unet_context", "vae_encoder", "vae_decoder", *WHOLE)
+# The same graphs with a few channels: whether every operator runs here, in a minute.
+SMALL = {
+    "unet": UNetConfig((32, 64), (1, 2), 64, 32, 96, layers_per_block=1),
+    "vae": VAEConfig((32, 32, 32, 32), 1),
+    "clip": CLIPConfig(64, 128, 2, 4, 56, 14, 64),
+    "whisper": WhisperConfig(64, 2, 4, 128, max_source_positions=150),
+    "audio2token": AdapterConfig(10, 3, 64, 64, 64, 32),
+    "audio2bucket": AdapterConfig(50, 1, 64, 64, 1, 2, 64),
+    "rife": RIFEConfig(16),
+    "yoloface": YOLOFaceConfig(8, 1, 1, ANCHORS),
+}
+SIDE, FRAMES = 256, 4  # of the pictures in pixels, and of a window and a chunk
 
 
-def unet_inputs(config, rng, branches, frames, height, width):
-    """Random inputs of one denoising step, float32, in the order the UNet takes them; latents of height x width."""
+def units(configs, side=SIDE, frames=FRAMES, precision="fp32"):
+    """{name: Unit} whose Cells have random weights; one guidance branch."""
 
-    def normal(*shape):
-        return rng.standard_normal(shape, np.float32)
+    def build(network, part, *size):
+        from mindspore import nn
 
-    total, tokens = sum(config.attention_channels), config.audio_context_tokens
-    ids = np.tile(np.float32([12.5, 20, 30]), (branches, 1))
-    context = [normal(branches * frames, length, total) for length in (tokens, tokens, 1)]
-    temporal = [normal(branches, length, total) for length in (tokens, tokens, 1)]
-    masks = mask_tokens(config, np.ones((8 * height, 8 * width), np.float32), height, width)
-    sample = normal(branches, frames, config.in_channels, height, width)
-    positions = normal(frames, total)
-    return (sample, *time_sinusoids(config, 1.0, ids), masks, *context, *temporal, positions)
+        from sonic_ms.base_units import CELLS
+        from sonic_ms.weights import set_precision
 
+        with nn.utils.no_init_parameters():
+            cell = CELLS[network](configs[network], *size).set_train(False)
+        cell = getattr(cell, part) if part else cell
+        return randomise(set_precision(cell, precision))
 
-def inputs_of(unit, config, rng, size, frames):
-    """Random inputs of a unit for frames of size x size pixels."""
-
-    def normal(*shape):
-        return rng.standard_normal(shape, np.float32)
-
-    if unit == "unet":
-        return unet_inputs(config, rng, 1, frames, size // 8, size // 8)
-    if unit == "unet_context":
-        width, tokens = config.cross_attention_dim, config.audio_context_tokens
-        return normal(frames, 1, width), normal(frames, tokens, width), frame_sinusoids(config, frames)
-    if unit == "whisper":
-        return (normal(1, config.num_mel_bins, 2 * config.max_source_positions),)
-    if unit in ("audio2token", "audio2bucket"):
-        states = normal(frames, config.seq_len, config.blocks, config.channels)
-        return (states, normal(frames, config.clip_channels)) if config.clip_channels else (states,)
-    if unit == "vae_decoder":
-        return (normal(frames, config.latent_channels, size // config.downscale, size // config.downscale),)
-    side = config.image_size if unit == "clip" else size
-    return (normal(1, 3, side, side),) * (2 if unit == "rife" else 1)
+    gear = BaseGear(side, side, chunk=frames, frames=frames, detector=(side, side))
+    return base_units(configs, gear, build, precision)
 
 
-def build(unit, config, size):
-    """The Cell of a unit."""
-    network = unit.split("_")[0]
-    cell = NETWORKS[network][1](config, *((size, size) if unit == "rife" else ()))
-    part = {"unet": "denoiser", "unet_context": "context", "vae_encoder": "encoder", "vae_decoder": "decoder"}.get(unit)
-    return (getattr(cell, part) if part else cell).set_train(False)
+UNITS = tuple(units(PUBLISHED))
 
 
-def randomise(cell, rng, scale=0.02):
+def randomise(cell, scale=0.02):
     """Fill every matrix of a Cell with small random numbers; vectors keep their start values."""
+    import mindspore as ms
+
+    rng = np.random.default_rng(0)
     for parameter in cell.get_parameters():
+        parameter.init_data()
         if len(parameter.shape) > 1:
             values = rng.standard_normal(parameter.shape, np.float32) * np.float32(scale)
             parameter.set_data(ms.Tensor(values).astype(parameter.dtype))
@@ -96,34 +85,57 @@ def randomise(cell, rng, scale=0.02):
 
 
 def peak_gigabytes():
-    """Most memory this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    """Most memory this process has had so far, in GB (Linux: of this program alone, not of what started it)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e9
 
 
-def check_unit(unit, size=256, frames=4, precision="fp32", config=None):
-    """Build, compile and run one unit: dict of parameters, compile_s, run_s, peak_gb (of the whole process), finite."""
-    rng = np.random.default_rng(0)
-    config = config or PUBLISHED[unit.split("_")[0]]
-    with nn.utils.no_init_parameters():
-        cell = build(unit, config, size)
-    for parameter in cell.get_parameters():
-        parameter.init_data()
-    cell = randomise(set_precision(cell, precision), rng)
-    dtype = np.float16 if precision == "fp16" else np.float32
-    inputs = [ms.Tensor(values.astype(dtype)) for values in inputs_of(unit, config, rng, size, frames)]
+def check_unit(name, full_size=True, side=SIDE, frames=FRAMES, precision="fp32"):
+    """Build, compile and run one unit: dict of unit, parameters, compile_s, run_s, peak_gb, finite."""
+    from sonic_ms.runtime.mindspore import start
+
+    ms = start()
+    unit = units(PUBLISHED if full_size else SMALL, side, frames, precision)[name]
+    cell = unit.build()
+    inputs = [ms.Tensor(array) for array in sample_inputs(unit).values()]
     started = time.perf_counter()
-    outputs = cell(*inputs)
-    first = time.perf_counter() - started
+    cell.compile(*inputs)
+    compile_seconds = time.perf_counter() - started
+    cell(*inputs)  # the first run also loads kernels
     started = time.perf_counter()
     outputs = cell(*inputs)
     parts = outputs if isinstance(outputs, tuple) else (outputs,)
     finite = all(bool(np.isfinite(part.asnumpy()).all()) for part in parts)
-    run = time.perf_counter() - started
     return {
-        "unit": unit,
+        "unit": name,
         "parameters": sum(int(np.prod(parameter.shape)) for parameter in cell.get_parameters()),
-        "compile_s": round(first - run, 1),
-        "run_s": round(run, 2),
+        "compile_s": round(compile_seconds, 1),
+        "run_s": round(time.perf_counter() - started, 3),
         "peak_gb": round(peak_gigabytes(), 2),
         "finite": finite,
     }
+
+
+def check(names=UNITS, full_size=True, side=SIDE, frames=FRAMES, precision="fp32"):
+    """Yield the figures of every unit; ResourceError when the system stops one, as it does when memory ends."""
+    for name in names:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            try:
+                yield pool.submit(check_unit, name, full_size, side, frames, precision).result()
+            except BrokenProcessPool as error:
+                raise ResourceError(
+                    f"the system stopped {name} at {side}x{side}, {frames} frames, most likely for want of memory; "
+                    "try --precision fp16"
+                ) from error
+
+
+def format_row(row):
+    """One line of the table that `sonic-ms check` prints."""
+    verdict = "" if row["finite"] else "  NOT FINITE"
+    return (
+        f"{row['unit']:14}{row['parameters'] / 1e6:10.1f} M{row['compile_s']:9.1f} s{row['run_s']:9.3f} s"
+        f"{row['peak_gb']:8.2f} GB{verdict}"
+    )
+
+
+HEADER = f"{'unit':14}{'parameters':>12}{'compile':>11}{'run':>11}{'peak':>11}"

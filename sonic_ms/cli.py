@@ -114,6 +114,15 @@ def build_parser():
     evaluate.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     evaluate.set_defaults(run=_evaluate)
 
+    check = commands.add_parser("check", help="measure whether this machine can run sonic-base, without weights")
+    check.add_argument("--model", choices=("base",), default="base", help="default: base")
+    check.add_argument("--full-size", action="store_true", help="the published sizes; without it a few channels only")
+    check.add_argument("--unit", action="append", help="only this graph, repeatable (default: all)")
+    check.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and activations")
+    check.add_argument("--json", metavar="OUT", help="write the figures to this file as well")
+    check.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    check.set_defaults(run=_check)
+
     train = commands.add_parser("train", help="train a part of a model from a recipe")
     train.add_argument("config", help="YAML file, see configs/")
     train.add_argument("--out", help="folder for data, checkpoints, logs and weights (default: runs/RECIPE)")
@@ -221,6 +230,21 @@ def _verify(args):
     failed = sum(not row["passed"] for row in rows)
     if failed:
         raise EngineError(f"{failed} of {len(rows)} outputs differ by more than their bar")
+
+
+def _check(args):
+    from sonic_ms.base_check import HEADER, UNITS, check, format_row
+
+    names = tuple(args.unit or UNITS)
+    if not set(names) <= set(UNITS):
+        raise UsageError(f"unit {', '.join(sorted(set(names) - set(UNITS)))} is not known; expected {', '.join(UNITS)}")
+    print(HEADER)
+    rows = []
+    for row in check(names, args.full_size, precision=args.precision):
+        rows.append(row)
+        print(format_row(row), flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _train(args):

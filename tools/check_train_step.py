@@ -20,7 +20,7 @@ import torch
 from torch.nn.utils import parametrize
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]  # run from a checkout without installing
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without installing
 
 from torch_reference import AudioProcessor, SonicUNet, shuffle  # noqa: E402
 

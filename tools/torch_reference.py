@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
-MANIFESTS = Path(__file__).resolve().parents[2] / "convert" / "manifests"
+MANIFESTS = Path(__file__).resolve().parents[1] / "convert" / "manifests"
 
 
 def shuffle(module, seed=0, size=0.3):
