@@ -20,7 +20,8 @@ from sonic_ms.samples import sample_inputs
 FORMATS = ("mindir", "onnx")
 # Largest relative L2 distance between a file and its Cell. fp16: onnxruntime rounds between other operators.
 TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
-INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: larger weights go beside it
+INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: what is larger keeps its weights beside it,
+EXTERNAL_BYTES = 1024  # those of at least this size
 MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
 LICENCES = {
     "sonic-edge": "Apache-2.0",
@@ -79,16 +80,12 @@ def export_unit(ms, unit, folder, formats, tolerance, progress=print):
     cell = unit.build()
     tensors = [ms.Tensor(array) for array in inputs.values()]
     expected = as_arrays(cell(*tensors))
-    for tensor, array in zip(unit.outputs, expected):
-        if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
-            raise OutputError(
-                f"unit {unit.name}: output {tensor.name} is {array.dtype} {array.shape}, "
-                f"the table of units says {tensor.dtype} {tensor.shape}"
-            )
+    check_outputs(unit, expected, "its Cell")
     entry = unit_entry(unit)
     for kind in formats:
         write = {"mindir": write_mindir, "onnx": write_onnx}[kind]
         found, entry[kind] = write(ms, cell, tensors, inputs, unit, folder)
+        check_outputs(unit, found, f"the {kind} file")
         error = max(relative_error(one, other) for one, other in zip(found, expected))
         if not error <= tolerance:
             raise OutputError(
@@ -100,6 +97,16 @@ def export_unit(ms, unit, folder, formats, tolerance, progress=print):
     del cell, tensors
     gc.collect()
     return entry
+
+
+def check_outputs(unit, arrays, where):
+    """Raise OutputError when shapes or types are not those of the unit."""
+    for tensor, array in zip(unit.outputs, arrays):
+        if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
+            raise OutputError(
+                f"unit {unit.name}: output {tensor.name} of {where} is {array.dtype} {array.shape}, "
+                f"the table of units says {tensor.dtype} {tensor.shape}"
+            )
 
 
 def as_arrays(outputs):
@@ -143,13 +150,18 @@ def write_onnx(ms, cell, tensors, inputs, unit, folder):
     data = []
     if model.ByteSize() > INLINE_BYTES:
         data = [path.with_suffix(".data")]
-        onnx.save_model(model, path, save_as_external_data=True, location=data[0].name, size_threshold=1024)
+        onnx.save_model(model, path, save_as_external_data=True, location=data[0].name, size_threshold=EXTERNAL_BYTES)
+        data = [one for one in data if one.is_file()]  # none where every weight is small
     else:
         onnx.save_model(model, path)
     del model
     onnx.checker.check_model(str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run([tensor.name for tensor in unit.outputs], inputs)
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found = session.run([tensor.name for tensor in unit.outputs], inputs)
+    except Exception as error:  # its exceptions share no base class of their own
+        reason = " ".join(str(error).split())
+        raise OutputError(f"unit {unit.name}: onnxruntime cannot run its file ({reason})") from error
     return found, file_entry(folder, path, data)
 
 

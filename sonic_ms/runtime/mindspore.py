@@ -81,6 +81,11 @@ class MindirEngine(MindSporeEngine):
         path = self._bundle.path(name, "mindir")
         return self._ms.nn.GraphCell(self._ms.load(str(path)))
 
+    def prepare(self, unit):
+        # A loaded graph that was compiled without being run fails at its first run: run it on zeros.
+        inputs = self._units[unit].inputs
+        self.run(unit, {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in inputs})
+
 
 def start():
     """Import MindSpore in GRAPH_MODE, quietly; warn once when its CPU backend is a slow one. Returns the module."""

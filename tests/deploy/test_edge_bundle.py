@@ -1,0 +1,65 @@
+"""sonic-edge from a bundle: the same video on each engine, and none of MindSpore where the engine needs none."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.verify import verify
+from sonic_ms.video import read_video
+
+OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration", "1.2", "--min-resolution", "256"]
+MIN_PSNR = 45  # dB between the videos of two engines
+
+# Runs the command line in a Python that cannot import MindSpore.
+WITHOUT_MINDSPORE = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mindspore":
+            raise ModuleNotFoundError("No module named 'mindspore'", name="mindspore")
+
+sys.meta_path.insert(0, Block())
+from sonic_ms.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def frames_of(path):
+    return np.stack(list(read_video(path))).astype(np.float64)
+
+
+def test_all_units_agree(edge_bundle):
+    rows = verify(edge_bundle, ["onnxruntime"])
+    assert [row["output"] for row in rows] == ["curves", "frames"]
+    assert all(row["relative_l2"] <= 1e-5 for row in rows)
+
+
+def test_one_video_from_every_engine(edge_bundle, tmp_path):
+    cells, mindir, onnx = (tmp_path / f"{name}.mp4" for name in ("cells", "mindir", "onnx"))
+    bundle = ["--bundle", str(edge_bundle.folder)]
+    assert main(["generate", *OPTIONS, "--output", str(cells)]) == 0
+    assert main(["generate", *OPTIONS, *bundle, "--engine", "mindspore", "--output", str(mindir)]) == 0
+    command = [sys.executable, "-c", WITHOUT_MINDSPORE, "generate", *OPTIONS, *bundle, "--engine", "onnxruntime"]
+    done = subprocess.run([*command, "--output", str(onnx)], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    expected = frames_of(cells)
+    assert len(expected) == 30
+    for path in (mindir, onnx):
+        error = np.mean((frames_of(path) - expected) ** 2)
+        assert 10 * np.log10(255**2 / max(error, 1e-9)) >= MIN_PSNR, path.name
+
+
+def test_a_square_the_bundle_has_no_graph_for(edge_bundle, tmp_path, capsys):
+    """A larger photo is worked on at the size that there is."""
+    options = [*OPTIONS[:-2], "--min-resolution", "768", "--bundle", str(edge_bundle.folder)]
+    assert main(["generate", *options, "--duration", "0.4", "--output", str(tmp_path / "v.mp4")]) == 0
+    assert next(iter(read_video(tmp_path / "v.mp4"))).shape[0] == 768
+
+
+def test_model_and_bundle_exclude_each_other(edge_bundle, tmp_path):
+    options = [*OPTIONS, "--bundle", str(edge_bundle.folder), "--model", "sonic-edge"]
+    assert main(["generate", *options, "--output", str(tmp_path / "v.mp4")]) != 0

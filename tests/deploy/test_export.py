@@ -1,0 +1,135 @@
+"""Exported files compute what their Cells compute, or there is no bundle."""
+
+import numpy as np
+import onnx
+import pytest
+from deploy_toys import export_toys, toy_units
+
+from sonic_ms import export as export_module
+from sonic_ms import onnx_fixes
+from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.runtime.engine import open_engine
+from sonic_ms.samples import sample_inputs
+
+
+def test_files_compute_what_the_cells_compute(toys):
+    for name, unit in toy_units().items():
+        inputs = sample_inputs(unit)
+        expected = unit.build()(*[as_tensor(array) for array in inputs.values()])
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for engine in ("mindspore", "onnxruntime"):
+            found = open_engine(engine, toys).run(name, inputs)
+            for tensor, reference in zip(unit.outputs, expected):
+                np.testing.assert_allclose(found[tensor.name], reference.asnumpy(), rtol=1e-5, atol=1e-6)
+        assert toys.manifest["units"][name]["onnx"]["relative_l2"] < 1e-6
+
+
+def as_tensor(array):
+    import mindspore
+
+    return mindspore.Tensor(array)
+
+
+def test_manifest_says_where_it_comes_from(toys):
+    import mindspore
+
+    assert toys.manifest["mindspore"] == mindspore.__version__
+    assert toys.manifest["mind_ir_version"] == 3
+    assert toys.manifest["licence"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("broken", ["fix_pads", "name_ends"])
+def test_a_file_that_differs_makes_no_bundle(tmp_path, monkeypatch, broken):
+    monkeypatch.setattr(onnx_fixes, broken, lambda *args: None)
+    with pytest.raises(OutputError, match="unit padded"):
+        export_toys(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tolerance_is_enforced(tmp_path, monkeypatch):
+    monkeypatch.setitem(export_module.TOLERANCE, "fp32", -1.0)
+    with pytest.raises(OutputError, match="differs from its Cell"):
+        export_toys(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_must_be_right(tmp_path):
+    import dataclasses
+
+    units = toy_units()
+    output = dataclasses.replace(units["padded"].outputs[0], shape=(1, 3, 9, 7))
+    units["padded"] = dataclasses.replace(units["padded"], outputs=(output,))
+    with pytest.raises(OutputError, match=r"the table of units says float32 \(1, 3, 9, 7\)"):
+        export_toys(tmp_path / "bundle", units=units)
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(OutputError, match="exists"):
+        export_toys(tmp_path / "bundle")
+
+
+def test_large_weights_go_beside_the_onnx_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "INLINE_BYTES", 100)
+    monkeypatch.setattr(export_module, "EXTERNAL_BYTES", 16)
+    bundle = export_toys(tmp_path / "bundle")
+    entry = bundle.manifest["units"]["padded"]["onnx"]
+    assert [part["path"] for part in entry["data"]] == ["onnx/padded.data"]
+    unit = bundle.units["padded"]
+    found = [
+        open_engine(name, bundle).run("padded", sample_inputs(unit))["map"] for name in ("onnxruntime", "mindspore")
+    ]
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_half_precision(tmp_path):
+    bundle = export_toys(tmp_path / "bundle", "fp16")
+    model = onnx.load(bundle.path("padded", "onnx"))
+    assert {value.type.tensor_type.elem_type for value in model.graph.input} == {onnx.TensorProto.FLOAT16}
+    found = open_engine("onnxruntime", bundle).run("padded", sample_inputs(bundle.units["padded"]))["map"]
+    assert found.dtype == np.float16
+
+
+def test_pads_are_put_in_onnx_order():
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 2, 3, 4])
+    graph = onnx.helper.make_graph([node], "g", [], [])
+    model = onnx.helper.make_model(graph)
+    onnx_fixes.fix_pads(model)
+    assert list(model.graph.node[0].attribute[0].ints) == [1, 3, 2, 4]
+
+
+def test_a_name_that_a_weight_has_already(toys):
+    value = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("Add", ["x", "map"], ["z"])]
+    weight = onnx.numpy_helper.from_array(np.float32([7]), "map")
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", 1, [1])], [value("z", 1, [1])], [weight])
+    model = onnx.helper.make_model(graph)
+    onnx_fixes.name_ends(model, toy_units()["padded"])
+    assert (list(model.graph.node[0].input), list(model.graph.node[0].output)) == (["image", "map_inner"], ["map"])
+    assert model.graph.initializer[0].name == "map_inner"
+
+
+def test_an_opset_that_atc_does_not_read():
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["x"], ["y"])],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", 1, [1])],
+            [onnx.helper.make_tensor_value_info("y", 1, [1])],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 20)],
+    )
+    with pytest.raises(OutputError, match="opset 20"):
+        onnx_fixes.fix_model(model, toy_units()["padded"])
+
+
+@pytest.mark.parametrize(("gears", "message"), [(("300",), "sonic-edge has 256"), (("wide",), "sonic-edge has")])
+def test_gears_of_edge(tmp_path, gears, message):
+    with pytest.raises(UsageError, match=message):
+        export_module.export_model("sonic-edge", tmp_path / "b", gears=gears)
+
+
+@pytest.mark.parametrize("gears", [("512",), ("512x500",), ("512x512", "64x64")])
+def test_gears_of_base(gears):
+    with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
+        export_module._size(gears)
