@@ -1,6 +1,7 @@
 """What the pipeline asks of a runtime. The pipeline never knows which one runs."""
 
 import importlib.util
+import os
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +68,14 @@ def _choose(bundle):
         f"nothing installed runs {bundle.folder}; install onnxruntime (for its onnx) or mindspore (for its mindir), "
         "or ask for lite or acl with --engine"
     )
+
+
+def device_id():
+    """Number of the Ascend device, from SONIC_MS_DEVICE_ID, default 0. Raises EngineError."""
+    value = os.environ.get("SONIC_MS_DEVICE_ID", "0")
+    if not value.isdecimal():
+        raise EngineError(f"SONIC_MS_DEVICE_ID is {value!r}; expected a number such as 0")
+    return int(value)
 
 
 def check_inputs(unit, inputs):
