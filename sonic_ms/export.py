@@ -143,12 +143,20 @@ def write_onnx(ms, cell, tensors, inputs, unit, folder):
     from sonic_ms.onnx_fixes import fix_model
 
     path = folder / "onnx" / f"{unit.name}.onnx"
-    path.parent.mkdir(exist_ok=True)
-    ms.export(cell, *tensors, file_name=str(path), file_format="ONNX")
-    model = onnx.load(path)
+    scratch = path.with_suffix(".scratch")  # above 2 GB the exporter writes a file for each weight beside its graph
+    scratch.mkdir(parents=True)
+    ms.onnx.export(
+        cell,
+        *tensors,
+        file_name=str(scratch / path.name),
+        input_names=[tensor.name for tensor in unit.inputs],
+        output_names=[tensor.name for tensor in unit.outputs],
+    )
+    model = onnx.load(scratch / path.name)
+    shutil.rmtree(scratch)
     fix_model(model, unit)
     data = []
-    if model.ByteSize() > INLINE_BYTES:
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) > INLINE_BYTES:
         data = [path.with_suffix(".data")]
         onnx.save_model(model, path, save_as_external_data=True, location=data[0].name, size_threshold=EXTERNAL_BYTES)
         data = [one for one in data if one.is_file()]  # none where every weight is small
