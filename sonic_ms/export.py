@@ -145,13 +145,7 @@ def write_onnx(ms, cell, tensors, inputs, unit, folder):
     path = folder / "onnx" / f"{unit.name}.onnx"
     scratch = path.with_suffix(".scratch")  # above 2 GB the exporter writes a file for each weight beside its graph
     scratch.mkdir(parents=True)
-    ms.onnx.export(
-        cell,
-        *tensors,
-        file_name=str(scratch / path.name),
-        input_names=[tensor.name for tensor in unit.inputs],
-        output_names=[tensor.name for tensor in unit.outputs],
-    )
+    ms.onnx.export(cell, *tensors, file_name=str(scratch / path.name))
     model = onnx.load(scratch / path.name)
     shutil.rmtree(scratch)
     fix_model(model, unit)

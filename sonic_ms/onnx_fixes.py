@@ -12,6 +12,7 @@ OPSETS = range(11, 19)  # that ATC reads
 def fix_model(model, unit):
     """Apply every fix to an onnx.ModelProto, in place."""
     fix_pads(model)
+    name_ends(model, unit)
     version = model.opset_import[0].version
     if version not in OPSETS:
         raise OutputError(f"unit {unit.name}: exported with ONNX opset {version}; ATC reads 11 to 18")
@@ -24,3 +25,25 @@ def fix_pads(model):
             if node.op_type == "Conv" and attribute.name == "pads" and len(attribute.ints) == 4:
                 top, bottom, left, right = attribute.ints
                 attribute.ints[:] = [top, left, bottom, right]
+
+
+def name_ends(model, unit):
+    """Give the inputs and outputs of the graph the names of the unit. The exporter can be told them, but then names an
+    output that no node has when the last operator is one that it writes as several."""
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != len(unit.inputs) or len(model.graph.output) != len(unit.outputs):
+        raise OutputError(
+            f"unit {unit.name}: the exported graph has {len(inputs)} inputs and {len(model.graph.output)} outputs, "
+            f"expected {len(unit.inputs)} and {len(unit.outputs)}"
+        )
+    names = {value.name: tensor.name for value, tensor in zip(inputs, unit.inputs)}
+    names |= {value.name: tensor.name for value, tensor in zip(model.graph.output, unit.outputs)}
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)} - set(names)
+    clash = {new: f"{new}_inner" for new in names.values() if new in taken or new in weights}
+    names = clash | names
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]

@@ -38,8 +38,9 @@ def test_manifest_says_where_it_comes_from(toys):
     assert toys.manifest["licence"] == "Apache-2.0"
 
 
-def test_a_file_that_differs_makes_no_bundle(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_fixes, "fix_pads", lambda *args: None)
+@pytest.mark.parametrize("broken", ["fix_pads", "name_ends"])
+def test_a_file_that_differs_makes_no_bundle(tmp_path, monkeypatch, broken):
+    monkeypatch.setattr(onnx_fixes, broken, lambda *args: None)
     with pytest.raises(OutputError, match="unit padded"):
         export_toys(tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -95,6 +96,17 @@ def test_pads_are_put_in_onnx_order():
     model = onnx.helper.make_model(graph)
     onnx_fixes.fix_pads(model)
     assert list(model.graph.node[0].attribute[0].ints) == [1, 3, 2, 4]
+
+
+def test_a_name_that_a_weight_has_already(toys):
+    value = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("Add", ["x", "map"], ["z"])]
+    weight = onnx.numpy_helper.from_array(np.float32([7]), "map")
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", 1, [1])], [value("z", 1, [1])], [weight])
+    model = onnx.helper.make_model(graph)
+    onnx_fixes.name_ends(model, toy_units()["padded"])
+    assert (list(model.graph.node[0].input), list(model.graph.node[0].output)) == (["image", "map_inner"], ["map"])
+    assert model.graph.initializer[0].name == "map_inner"
 
 
 def test_an_opset_that_atc_does_not_read():
