@@ -71,15 +71,17 @@ def units(configs, side=SIDE, frames=FRAMES, precision="fp32"):
 UNITS = tuple(units(PUBLISHED))
 
 
-def randomise(cell, scale=0.02):
-    """Fill every matrix of a Cell with small random numbers; vectors keep their start values."""
+def randomise(cell):
+    """Fill every matrix of a Cell with random numbers that keep the size of what they multiply; vectors keep their
+    start values. Smaller ones would vanish in float16 on the way through a deep network."""
     import mindspore as ms
 
     rng = np.random.default_rng(0)
     for parameter in cell.get_parameters():
         parameter.init_data()
         if len(parameter.shape) > 1:
-            values = rng.standard_normal(parameter.shape, np.float32) * np.float32(scale)
+            scale = np.float32(1 / np.sqrt(np.prod(parameter.shape[1:])))
+            values = rng.standard_normal(parameter.shape, np.float32) * scale
             parameter.set_data(ms.Tensor(values).astype(parameter.dtype))
     return cell
 
