@@ -49,7 +49,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["sonic_ms", "sonic_ms.*", "convert", "convert.*"]),
-    package_data={"sonic_ms": ["pretrained/*.npy", "pretrained/*/*/*", "examples/*"]},
+    package_data={"sonic_ms": ["pretrained/*.npy", "pretrained/*/*/*", "examples/*", "ascend/data/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sonic-ms=sonic_ms.cli:main"]},

@@ -22,8 +22,8 @@ ROUNDS = 12  # of adding layers until the outputs are good enough
 
 @dataclass(frozen=True)
 class Layer:
-    """One operator: largest absolute value it writes in float32, relative L2 of its result in float16 (accumulated
-    from the graph's inputs on; inf after an overflow), and why it stays in float32, or ""."""
+    """One operator: largest absolute value it writes in float32; relative L2 of its result, accumulated from the
+    graph's inputs on, when all is float16 but for overflows and indices; why it stays in float32, or ""."""
 
     name: str
     op: str
@@ -66,12 +66,16 @@ def audit_graph(path, feed, unit="", inputs="recorded"):
     outputs = [one.name for one in model.graph.output]
 
     def errors(keep):
-        values = _run(_with_outputs(onnx, _rounded(onnx, model, floats, keep), wanted), feed)
+        try:
+            values = _run(_with_outputs(onnx, _rounded(onnx, model, floats, keep), wanted), feed)
+        except EngineError:  # an index left its table: such a graph computes nothing
+            return dict.fromkeys(wanted, float("inf"))
         return {name: relative_error(values[name], exact[name]) for name in wanted}
 
     reasons = _structural(nodes, floats, exact)
+    nothing = errors(set())
     # judged in isolation from what is known to be hopeless, or every later layer would look bad
-    nothing, now = errors(set()), errors(set(reasons))
+    first = now = errors(set(reasons))
     for _ in range(ROUNDS):
         if all(now[name] <= OUTPUT_ERROR for name in outputs):
             break
@@ -85,7 +89,7 @@ def audit_graph(path, feed, unit="", inputs="recorded"):
             node.name,
             node.op_type,
             float(max(np.abs(exact[name]).max(initial=0.0) for name in names)),
-            max(nothing[name] for name in names),
+            max(first[name] for name in names),
             reasons.get(node.name, ""),
         )
         for node in nodes
@@ -116,13 +120,14 @@ def _structural(nodes, floats, exact):
         if largest > SAFE_MAX:
             reasons[node.name] = f"largest value {largest:.0f}"
     # a whole number above 2048 has no float16: everything an index is computed from stays float32
-    waiting = [name for node in nodes if node.op_type == "Cast" and node.output[0] not in floats for name in node.input]
+    waiting = [node.output[0] for node in nodes if node.op_type == "Cast" and node.output[0] not in floats]
+    sources = set()
     while waiting:
         node = producer.get(waiting.pop())
-        if node is not None and node.name not in reasons:
-            reasons[node.name] = "an index is computed from it"
+        if node is not None and node.name not in sources:
+            sources.add(node.name)
             waiting += [name for name in node.input if name in floats]
-    return reasons
+    return dict.fromkeys(sources, "an index is computed from it") | reasons
 
 
 def _worst(nodes, floats, errors, reasons):
@@ -189,12 +194,15 @@ def _run(model, feed):
     except ImportError as error:
         raise EngineError(f"the audit needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # indices in float16 may leave their table, which is part of the answer
     # its optimiser would take the rounding out
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_outputs()]
-    return dict(zip(names, session.run(names, feed)))
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [one.name for one in session.get_outputs()]
+        return dict(zip(names, session.run(names, feed)))
+    except Exception as error:  # its exceptions share no base class of their own
+        raise EngineError(f"onnxruntime fails on the graph: {' '.join(str(error).split())}") from error
 
 
 def write_audit(bundle, audit):

@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sonic_ms.ascend.facts import find_chip
 from sonic_ms.bundle import file_entry, sha256_of, write_manifest
 from sonic_ms.errors import EngineError, OutputError
 
@@ -43,18 +44,33 @@ def find_tool(name, hint):
     return path
 
 
-def require_operators(chip):
-    """Refuse a CANN without the chip's operators (a package of its own since CANN 8.5). Returns the opp folder."""
+def operators_folder():
+    """CANN's folder of operators, which its set_env.sh names. Raises EngineError."""
     opp = os.environ.get("ASCEND_OPP_PATH")
     if not opp or not Path(opp).is_dir():
         raise EngineError(f"ASCEND_OPP_PATH is {opp or 'not set'}; source CANN's set_env.sh first")
+    return Path(opp)
+
+
+def require_operators(chip):
+    """Refuse a CANN without the chip's operators (a package of its own since CANN 8.5)."""
+    opp = operators_folder()
     # the place ATC's page on --modify_mixlist names
-    folder = Path(opp) / "built-in" / "op_impl" / "ai_core" / "tbe" / "config" / f"ascend{chip.family.lower()}"
+    folder = opp / "built-in" / "op_impl" / "ai_core" / "tbe" / "config" / f"ascend{chip.family.lower()}"
     if not folder.is_dir():
         raise EngineError(
             f"CANN in {opp} has no operators for {chip.soc} ({folder} is missing); install its ops package"
         )
-    return Path(opp)
+
+
+def installed_cann(chip):
+    """Version of the installed CANN, or "unknown". Raises UsageError when it no longer has the chip, EngineError when
+    the chip's operators are missing."""
+    version = cann_version(operators_folder())
+    if version != "unknown":
+        find_chip(chip.soc, version)
+    require_operators(chip)
+    return version
 
 
 def cann_version(opp):

@@ -1,7 +1,11 @@
 """ATC's flags: names, values and conflicts, checked before ATC is started."""
 
+import re
+
 from sonic_ms.ascend.facts import find_chip, read
 from sonic_ms.errors import UsageError
+
+PATHS = ("model", "output", "weight", "keep_dtype", "modify_mixlist", "insert_op_conf", "op_precision_mode")
 
 
 def flag_problems(flags, cann=None):
@@ -15,6 +19,9 @@ def flag_problems(flags, cann=None):
         given = [name for name in group if name in flags]
         if len(given) > 1:
             problems.append(f"--{' and --'.join(given)} exclude each other")
+    for name in PATHS:  # Chinese characters are allowed as well
+        if re.search(r"[^\w./\u4e00-\u9fff-]", flags.get(name, ""), re.ASCII):
+            problems.append(f"--{name}={flags[name]}: ATC takes letters, digits and _ - . in paths; move the bundle")
     return problems + _model_problems(flags) + _precision_problems(flags, table) + _chip_problems(flags, table, cann)
 
 

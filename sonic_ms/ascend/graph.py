@@ -91,6 +91,8 @@ def from_onnx(model):
 
 
 def _dtype(onnx, code):
+    if code == onnx.TensorProto.BFLOAT16:
+        return "bfloat16"  # NumPy has none; some versions of onnx answer float32
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(code))
     except KeyError:

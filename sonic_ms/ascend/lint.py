@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from sonic_ms.ascend.atc import atc_flags, default_precision
 from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
+from sonic_ms.ascend.flags import flag_problems
 from sonic_ms.ascend.graph import peak_memory, read_onnx
 from sonic_ms.ascend.mindir import read_mindir
 from sonic_ms.ascend.rules import NEVER, UNKNOWN, Finding, memory_findings, mindir_findings, onnx_findings
@@ -28,30 +30,40 @@ def worst(findings):
     return NEVER if NEVER in verdicts else UNKNOWN if UNKNOWN in verdicts else FITS
 
 
-def lint_bundle(bundle, socs=None, cann=None, memory_gb=None):
-    """[Verdict] of every unit on every chip.
+def lint_bundle(bundle, socs=None, cann=None, memory_gb=None, precision=None, extra=()):
+    """[Verdict] of every unit on every chip, with the flags ATC would get from `build_om`.
 
-    socs: soc_version strings, None for the usual chip of each family; cann: version, to refuse what it
-    lacks; memory_gb: of the board, when it is not the usual one. Raises UsageError for a chip that does not exist.
+    socs: soc_version strings, None for the usual chip of each family; cann: version, to refuse what it lacks;
+    memory_gb: of the board, when it is not the usual one; precision, extra: see build_om. Raises UsageError for a chip
+    or precision that does not exist.
     """
     chips = [find_chip(soc, cann) for soc in socs or map(default_soc, FAMILIES)]
+    precision = precision or default_precision(bundle)
     verdicts = []
     for name in bundle.units:
         graph = read_onnx(bundle.path(name, "onnx")) if bundle.has(name, "onnx") else None
         mindir = read_mindir(bundle.path(name, "mindir")) if bundle.has(name, "mindir") else None
-        memory = peak_memory(graph) if graph else None
         for chip in chips:
-            findings = []
+            problems = []
             if graph:
-                findings += [*_interface(bundle.units[name], graph), *onnx_findings(graph, chip)]
-                findings += memory_findings(*memory, chip, memory_gb)
-            if mindir:
-                findings += mindir_findings(mindir, chip)
-            if not graph and not mindir:
-                findings.append(Finding(UNKNOWN, "no graph", "neither ONNX nor MINDIR in the bundle"))
-            size = sum(memory) / 1e9 if memory else None
-            verdicts.append(Verdict(name, chip.soc, worst(findings), tuple(findings), size))
+                problems = flag_problems(atc_flags(bundle, name, chip, precision) | dict(extra), cann)
+            findings = [Finding(NEVER, "flags", problem) for problem in problems]
+            verdicts.append(lint_unit(bundle.units[name], graph, mindir, chip, memory_gb, findings))
     return verdicts
+
+
+def lint_unit(unit, graph, mindir, chip, memory_gb=None, findings=()):
+    """Verdict on a units.Unit with its graph.Graph and mindir.Mindir, either of them None."""
+    findings, size = list(findings), None
+    if graph:
+        memory = peak_memory(graph)
+        size = sum(memory) / 1e9
+        findings += [*_interface(unit, graph), *onnx_findings(graph, chip), *memory_findings(*memory, chip, memory_gb)]
+    if mindir:
+        findings += mindir_findings(mindir, chip)
+    if not graph and not mindir:
+        findings.append(Finding(UNKNOWN, "no graph", "neither ONNX nor MINDIR in the bundle"))
+    return Verdict(unit.name, chip.soc, worst(findings), tuple(findings), size)
 
 
 def _interface(unit, graph):

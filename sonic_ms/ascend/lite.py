@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from sonic_ms.ascend.atc import audit_file, input_shapes
-from sonic_ms.ascend.build import Plan, cann_version, find_tool, pick_units, require_operators, run_plans
+from sonic_ms.ascend.build import Plan, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip, read
 from sonic_ms.bundle import Bundle
 from sonic_ms.errors import UsageError
@@ -16,13 +16,22 @@ from sonic_ms.errors import UsageError
 PRECISIONS = {"fp16": "enforce_fp16", "fp32": "preferred_fp32", "origin": "enforce_origin"}
 
 
-def ini_text(chip, precision, external_weights=False):
-    """Configuration file of the converter. precision: one of atc_flags.yaml's lite_precision. Raises UsageError."""
-    if precision not in read("atc_flags")["lite_precision"]:
-        raise UsageError(
-            f"precision_mode {precision!r}; expected one of {', '.join(read('atc_flags')['lite_precision'])}"
-        )
+def ini_text(chip, precision, external_weights=False, extra=()):
+    """Configuration file of the converter.
+
+    precision: one of atc_flags.yaml's lite_precision; extra: (key, value) pairs of [ascend_context] that win over ours.
+    Raises UsageError for keys and values the converter would refuse.
+    """
+    table = read("atc_flags")
     context = {"input_format": "NCHW", "precision_mode": precision, "op_select_impl_mode": "high_precision"}
+    context |= dict(extra)
+    unknown = [key for key in context if key not in table["lite_ascend_context"]]
+    if unknown:
+        known = ", ".join(table["lite_ascend_context"])
+        raise UsageError(f"{', '.join(unknown)}: no key of [ascend_context]; the converter knows {known}")
+    if context["precision_mode"] not in table["lite_precision"]:
+        known = ", ".join(table["lite_precision"])
+        raise UsageError(f"precision_mode {context['precision_mode']!r}; expected one of {known}")
     lines = ["[ascend_context]", *(f"{key}={value}" for key, value in context.items())]
     lines += ["[acl_init_options]", f"ge.socVersion={chip.soc}"]
     if external_weights:
@@ -30,18 +39,7 @@ def ini_text(chip, precision, external_weights=False):
     return "\n".join(lines) + "\n"
 
 
-def ini_problems(text):
-    """Keys of [ascend_context] the converter does not know; it refuses them."""
-    known, section, problems = read("atc_flags")["lite_ascend_context"], None, []
-    for line in text.splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif section == "ascend_context" and line.partition("=")[0] not in known:
-            problems.append(f"{line.partition('=')[0]} is not a key of [ascend_context]")
-    return problems
-
-
-def lite_plan(bundle, name, chip, precision=None, converter="converter_lite"):
+def lite_plan(bundle, name, chip, precision=None, converter="converter_lite", extra=()):
     """Plan that converts one unit.
 
     precision: a key of PRECISIONS; None is fp16, but float32 where possible for a unit whose audit names layers (the
@@ -55,7 +53,7 @@ def lite_plan(bundle, name, chip, precision=None, converter="converter_lite"):
         raise UsageError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     entry = bundle.manifest["units"][name]["mindir"]
     folder = bundle.folder.resolve() / "lite" / chip.soc / name
-    text = ini_text(chip, PRECISIONS[precision], external_weights=bool(entry.get("data")))
+    text = ini_text(chip, PRECISIONS[precision], bool(entry.get("data")), extra)
     argv = (
         converter,
         "--fmk=MINDIR",
@@ -69,20 +67,21 @@ def lite_plan(bundle, name, chip, precision=None, converter="converter_lite"):
     return Plan(name, "lite", "mindir", chip.soc, argv, folder, {"converter.ini": text}, ".mindir")
 
 
-def build_lite(folder, soc, units=None, precision=None, cann=None, dry_run=False, report=print):
+def build_lite(folder, soc, units=None, precision=None, cann=None, extra=(), dry_run=False, report=print):
     """Convert the units of the bundle in `folder` for a chip. Returns the units converted now.
 
+    extra: (key, value) pairs for the converter's [ascend_context], such as plugin_custom_ops.
     dry_run: only report the configuration and command lines. Raises UsageError, EngineError.
     """
     chip, bundle = find_chip(soc, cann), Bundle.load(Path(folder))
     names = pick_units(bundle, units, "mindir")
     if dry_run:
         for name in names:
-            plan = lite_plan(bundle, name, chip, precision)
+            plan = lite_plan(bundle, name, chip, precision, extra=extra)
             report(plan.written["converter.ini"] + shlex.join(plan.argv))
         return []
     hint = "unpack MindSpore Lite 2.7 or newer and put tools/converter/converter on PATH, or try --dry-run"
     converter = find_tool("converter_lite", hint)
-    opp = require_operators(chip)
-    plans = [lite_plan(bundle, name, chip, precision, converter) for name in names]
-    return run_plans(bundle, plans, cann or cann_version(opp), report)
+    version = installed_cann(chip)
+    plans = [lite_plan(bundle, name, chip, precision, converter, extra) for name in names]
+    return run_plans(bundle, plans, cann or version, report)

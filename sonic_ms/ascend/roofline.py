@@ -65,40 +65,43 @@ def seconds(cost, chip):
     return best, sum(max(count / chip.peak, moved / rate) for count, moved in cost.operators)
 
 
-def calls_per_second(bundle):
-    """{unit: runs for one second of video} of a model at its default settings."""
-    if bundle.model == "sonic-edge":
-        side = 512 if "edge_render_512" in bundle.units else bundle.manifest["gear"]["sides"][0]
-        units = bundle.units
-        batch = units[f"edge_render_{side}"].inputs[-1].shape[0]
-        return {"edge_audio": FPS / units["edge_audio"].outputs[0].shape[-1], f"edge_render_{side}": FPS / batch}
-    sample = bundle.units["unet"].inputs[0].shape  # (branches, frames, channels, height, width)
+def calls_per_second(units):
+    """{unit: runs for one second of video} of a model's table of units, at the default settings.
+
+    Of sonic-edge's renderers the one for 512 pixels, or the first there is.
+    """
+    if "edge_audio" in units:
+        renderers = [name for name in units if name.startswith("edge_render")]
+        renderer = "edge_render_512" if "edge_render_512" in units else renderers[0]
+        batch = units[renderer].outputs[0].shape[1]
+        return {"edge_audio": FPS / units["edge_audio"].outputs[0].shape[-1], renderer: FPS / batch}
+    sample = units["unet"].inputs[0].shape  # (branches, frames, channels, height, width)
     frames = sample[1]
     return {
         "unet": STEPS * GUIDANCE_BRANCHES / sample[0] * BASE_FPS / frames,
-        "vae_decoder": BASE_FPS / bundle.units["vae_decoder"].inputs[0].shape[0],
+        "vae_decoder": BASE_FPS / units["vae_decoder"].inputs[0].shape[0],
         "rife": BASE_FPS,
         "whisper": 1 / CHUNK_SECONDS,
-        "audio2token": BASE_FPS / bundle.units["audio2token"].inputs[0].shape[0],
-        "audio2bucket": BASE_FPS / bundle.units["audio2bucket"].inputs[0].shape[0],
+        "audio2token": BASE_FPS / units["audio2token"].inputs[0].shape[0],
+        "audio2bucket": BASE_FPS / units["audio2bucket"].inputs[0].shape[0],
     }
 
 
-def predict(bundle, socs=None):
-    """(rows, costs): rows [(soc, at best, unfused)] seconds a second of video, without what runs once a clip (CLIP, the
-    encoder of the VAE, the face detector, contexts) and without the host; costs {unit: (runs a second, Cost)}."""
-    calls = calls_per_second(bundle)
-    costs = {
-        unit: (count, unit_cost(read_onnx(bundle.path(unit, "onnx"))))
-        for unit, count in calls.items()
-        if bundle.has(unit, "onnx")
-    }
+def bundle_costs(bundle):
+    """{unit: (runs for one second of video, Cost)} of a bundle, without what runs once a clip (CLIP, the encoder of the
+    VAE, the face detector, contexts). Raises WeightsError when an ONNX graph is missing."""
+    calls = calls_per_second(bundle.units)
+    return {unit: (count, unit_cost(read_onnx(bundle.path(unit, "onnx")))) for unit, count in calls.items()}
+
+
+def predict(costs, socs=None):
+    """[(Chip, at best, unfused)]: seconds a second of video, without the host. costs: as of bundle_costs."""
     rows = []
     for soc in socs or map(default_soc, FAMILIES):
         chip = find_chip(soc)
         pairs = [(count, seconds(cost, chip)) for count, cost in costs.values()]
         rows.append((chip, sum(n * best for n, (best, _) in pairs), sum(n * plain for n, (_, plain) in pairs)))
-    return rows, costs
+    return rows
 
 
 def format_prediction(rows, costs):

@@ -28,6 +28,7 @@ def onnx_findings(graph, chip):
     return [
         *_format(graph),
         *_inputs(graph),
+        *_bfloat16(graph, chip),
         *_shapes(graph),
         *_operators(graph, chip),
         *_convolutions(graph, chip),
@@ -46,6 +47,13 @@ def _inputs(graph):
             yield Finding(UNKNOWN, "input dtype", f"input {name} is int32; only float and uint8 are documented")
         elif dtype not in INPUT_DTYPES:
             yield Finding(NEVER, "input dtype", f"input {name} is {dtype}; use float32")
+
+
+def _bfloat16(graph, chip):
+    for name, dtype in graph.dtypes.items():
+        if dtype == "bfloat16" and not chip.bf16:
+            yield Finding(NEVER, "bfloat16", f"tensor {name} is bfloat16, which {chip.soc} does not have")
+            return
 
 
 def _shapes(graph):
