@@ -129,6 +129,15 @@ def test_another_thread_enters_the_context(start):
     assert not errors and not acl.leaks()
 
 
+def test_another_thread_may_close(start):
+    engine, acl = start()
+    check(engine, acl)
+    thread = threading.Thread(target=engine.close)
+    thread.start()
+    thread.join()
+    assert not acl.leaks() and acl.device is None
+
+
 def sized(rows, columns, name, lead=()):
     shape = (*lead, rows, columns)
     tensors = Tensor("x", shape), Tensor("y", shape)
@@ -149,6 +158,15 @@ def test_units_that_are_gears_of_one_om(start, kind, values, lead):
     assert len(acl.loaded) == 1
     engine.close()
     assert not acl.leaks()
+
+
+def test_the_gear_lists_dimensions_in_the_order_of_the_om(start):
+    unit = Unit("mix", (Tensor("y", (1, 3)), Tensor("x", (2, 3))), UNIT.outputs, None)
+    content = with_gears("dims", [[2, 3, 1, 3]], [(2, 3)])
+    content["inputs"][1] |= {"gears": [[1, 3]], "largest": [1, 3]}
+    engine, acl = start(content, (unit,))
+    check(engine, acl, X, Y[:1])
+    engine.close()
 
 
 @pytest.mark.parametrize(("kind", "values"), [("dims", [[2, 3, 2, 3], [8, 3, 8, 3]]), ("batch", [2, 8])])
