@@ -11,7 +11,17 @@ normalisation are always float32.
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.models.portable import GroupNorm, LayerNorm, attention, conv2d, gelu, merge_heads, silu, split_heads
+from sonic_ms.models.portable import (
+    GroupNorm,
+    LayerNorm,
+    attention,
+    conv2d,
+    gelu,
+    merge_heads,
+    silu,
+    split_heads,
+    spread,
+)
 from sonic_ms.models.resnet import GROUPS, SpatioTemporalResBlock, Upsample
 
 # Elements of the largest matrix of attention scores: 512 MB in float32. Above it, queries are taken in blocks.
@@ -155,8 +165,8 @@ class CrossAttention(nn.Cell):
         k, v = split_heads(key, self.heads), split_heads(value, self.heads)  # (m, heads, 32, d)
         heard = merge_heads(attention(q, k, v, self.max_scores))
         if mask is not None:
-            heard = heard * mask
-        return self.to_out(clip + heard)
+            heard = heard * spread(mask, heard.shape)
+        return self.to_out(spread(clip, heard.shape) + heard)
 
 
 class SpatialBlock(nn.Cell):
@@ -220,9 +230,8 @@ class Transformer(nn.Cell):
         n, c, h, w = x.shape
         hidden = ops.transpose(ops.reshape(self.norm(x), (n, c, h * w)), (0, 2, 1))  # (n, h*w, c)
         hidden = self.spatial(self.proj_in(hidden), key, value, clip, mask)
-        positions = ops.reshape(positions, (1, frames, 1, c))
-        moved = ops.reshape(hidden, (n // frames, frames, h * w, c)) + positions
-        moved = ops.reshape(moved, (n, h * w, c))
+        positions = spread(ops.reshape(positions, (frames, 1, c)), (frames, h * w, c))
+        moved = hidden + (positions if n == frames else ops.tile(positions, (n // frames, 1, 1)))
         moved = self.temporal(moved, temporal_key, temporal_value, temporal_clip, frames)
         hidden = self.proj_out(hidden + self.temporal_weight * (moved - hidden))
         return x + ops.reshape(ops.transpose(hidden, (0, 2, 1)), (n, c, h, w))
