@@ -88,12 +88,12 @@ def audit_graph(path, feed, unit="", inputs="recorded"):
         Layer(
             node.name,
             node.op_type,
-            float(max(np.abs(exact[name]).max(initial=0.0) for name in names)),
-            max(first[name] for name in names),
+            float(max((np.abs(exact[name]).max(initial=0.0) for name in names), default=0.0)),
+            max((first[name] for name in names), default=0.0),
             reasons.get(node.name, ""),
         )
         for node in nodes
-        if (names := [name for name in node.output if name in floats])
+        if (names := [name for name in node.output if name in floats]) or node.name in reasons
     )
     return Audit(unit, inputs, layers, {n: now[n] for n in outputs}, {n: nothing[n] for n in outputs})
 

@@ -1,0 +1,118 @@
+"""What float16 breaks, found on graphs where it is known."""
+
+import json
+
+import numpy as np
+import pytest
+from ascend_toys import conv_model, model, node, write_bundle
+from onnx import TensorProto, save_model
+
+from sonic_ms.ascend.atc import atc_plan
+from sonic_ms.ascend.audit import OUTPUT_ERROR, audit_bundle, audit_graph, format_audit, relative_error, write_audit
+from sonic_ms.ascend.facts import find_chip
+from sonic_ms.errors import EngineError
+
+
+def audit(tmp_path, proto, **feed):
+    path = tmp_path / "graph.onnx"
+    save_model(proto, path)
+    return audit_graph(path, {name: np.asarray(array, np.float32) for name, array in feed.items()}, "toy")
+
+
+def kept(result):
+    return {layer.name: layer.reason for layer in result.kept}
+
+
+def constants(**values):
+    return {name: np.asarray(value, np.float32) for name, value in values.items()}
+
+
+def test_an_overflow_stays_in_float32(tmp_path):
+    nodes = [node("Mul", "x x", "square"), node("Mul", "square small", "y"), node("Tanh", "y", "z")]
+    proto = model(nodes, {"x": (4,)}, {"z": (4,)}, constants(small=1e-6))
+    result = audit(tmp_path, proto, x=[300, 500, 700, 1000])
+    assert kept(result) == {"the_Mul_square": "largest value 1000000", "the_Mul_y": kept(result)["the_Mul_y"]}
+    assert result.all_fp16_error["z"] > 1  # tanh of infinity
+    assert result.good and result.output_error["z"] < 1e-3
+    assert next(layer for layer in result.layers if layer.name == "the_Mul_square").largest == 1e6
+
+
+def test_values_near_the_limit_count_as_overflow(tmp_path):
+    nodes = [node("Mul", "x small", "y")]
+    fine = audit(tmp_path, model(nodes, {"x": (2,)}, {"y": (2,)}, constants(small=1)), x=[1, 32000])
+    near = audit(tmp_path, model(nodes, {"x": (2,)}, {"y": (2,)}, constants(small=1)), x=[1, 40000])
+    assert (kept(fine), list(kept(near))) == ({}, ["the_Mul_y"])
+
+
+def test_a_harmless_graph_keeps_nothing(tmp_path):
+    result = audit(tmp_path, conv_model(), x=np.random.default_rng(0).normal(size=(1, 3, 8, 6)))
+    assert kept(result) == {} and result.good
+    assert 1e-5 < result.output_error["y"] < 2e-3  # that of float16: 2^-11 and sums of it
+    assert result.output_error == result.all_fp16_error
+
+
+def test_indices_and_all_they_come_from_stay_in_float32(tmp_path):
+    """Texel 3001 has no float16. The colours looked up may be float16, and so may what is done with them."""
+    nodes = [
+        node("Mul", "x scale", "place"),
+        node("Floor", "place", "whole"),
+        node("Cast", "whole", "index", to=TensorProto.INT32),
+        node("Gather", "table index", "colour", axis=0),
+        node("Mul", "colour half", "y"),
+    ]
+    table = np.random.default_rng(0).uniform(0, 1, 4096).astype(np.float32)
+    weights = constants(scale=4096.0, half=0.5) | {"table": table}
+    places = np.array([3001.5, 17.2, 2049.3]) / 4096
+    result = audit(tmp_path, model(nodes, {"x": (3,)}, {"y": (3,)}, weights), x=places)
+    assert set(kept(result)) == {"the_Mul_place", "the_Floor_whole", "the_Cast_index"}
+    assert result.all_fp16_error["y"] > 0.05 and result.output_error["y"] < 1e-3
+
+
+def test_a_difference_of_large_numbers_is_found_by_its_error(tmp_path):
+    nodes = [node("Add", "x big", "far"), node("Sub", "far big", "near"), node("Mul", "near ten", "y")]
+    proto = model(nodes, {"x": (64,)}, {"y": (64,)}, constants(big=1000, ten=10))
+    result = audit(tmp_path, proto, x=np.random.default_rng(0).uniform(0, 1, 64))
+    assert {"the_Add_far", "the_Sub_near"} <= set(kept(result))
+    assert "of error" in kept(result)["the_Sub_near"]
+    assert result.all_fp16_error["y"] > 0.1 > OUTPUT_ERROR > result.output_error["y"]
+
+
+def test_names_must_be_unique(tmp_path):
+    nodes = [node("Relu", "x", "y"), node("Relu", "y", "z")]
+    nodes[1].name = nodes[0].name
+    with pytest.raises(EngineError, match="unique names"):
+        audit(tmp_path, model(nodes, {"x": (2,)}, {"z": (2,)}), x=[1, 2])
+
+
+def test_the_list_reaches_atc(tmp_path):
+    nodes = [node("Mul", "x x", "square"), node("Mul", "square small", "y")]
+    proto = model(nodes, {"x": (4,)}, {"y": (4,)}, constants(small=1e-6))
+    bundle = write_bundle(tmp_path / "bundle", {"toy": proto})
+    result = audit(tmp_path, proto, x=[300, 500, 700, 1000])
+    path = write_audit(bundle, result)
+    assert path.read_text().split() == [layer.name for layer in result.kept] != []
+    report = json.loads(path.with_name("toy.json").read_text())
+    assert report["layers"][0]["largest"] == 1e6 and report["output_error"]["y"] < OUTPUT_ERROR
+    plan = atc_plan(bundle, "toy", find_chip("Ascend310P3"), "fp16")
+    assert plan.written == {"keep_dtype.cfg": path.read_text()}
+    assert f"--keep_dtype={bundle.folder}/om/Ascend310P3/toy/keep_dtype.cfg" in plan.argv
+
+
+def test_text(tmp_path):
+    nodes = [node("Mul", "x x", "y")]
+    result = audit(tmp_path, model(nodes, {"x": (2,)}, {"y": (2,)}), x=[1, 300])
+    text = format_audit(result)
+    assert "1 of 1 layers stay in float32" in text and "all in float16: inf" in text
+    assert "largest: the_Mul_y Mul max 9e+04" in text
+
+
+def test_half_precision_bundles_are_refused(bundle):
+    bundle.manifest["precision"] = "fp16"
+    with pytest.raises(EngineError, match="needs an fp32 bundle"):
+        next(audit_bundle(bundle))
+
+
+def test_relative_error():
+    assert relative_error(np.array([3.0, 4.0]), np.array([3.0, 5.0])) == pytest.approx(1 / 34**0.5)
+    assert relative_error(np.array([np.nan]), np.array([1.0])) == float("inf")
+    assert relative_error(np.zeros(2), np.zeros(2)) == 0

@@ -1,0 +1,41 @@
+"""sonic-edge as exported: clean on every chip family, and what float16 does to it on real inputs."""
+
+import shutil
+
+import pytest
+
+from sonic_ms.ascend.atc import audit_file
+from sonic_ms.ascend.audit import audit_bundle
+from sonic_ms.ascend.facts import chips
+from sonic_ms.ascend.lint import FITS, lint_bundle
+from sonic_ms.bundle import Bundle
+
+
+def test_fits_every_chip(edge_bundle):
+    socs = [soc for soc in chips() if soc != "Ascend910B"]
+    verdicts = lint_bundle(edge_bundle, socs)
+    assert len(verdicts) == 2 * len(socs)
+    assert [one for one in verdicts if one.verdict != FITS or one.findings] == []
+
+
+@pytest.fixture(scope="module")
+def audits(edge_bundle, tmp_path_factory):
+    bundle = Bundle.load(shutil.copytree(edge_bundle.folder, tmp_path_factory.mktemp("audit") / "bundle"))
+    return bundle, {audit.unit: audit for audit in audit_bundle(bundle)}
+
+
+def test_audit_of_the_encoder(audits):
+    audit = audits[1]["edge_audio"]
+    assert audit.inputs == "recorded" and audit.good and not audit.kept
+
+
+def test_audit_of_the_renderer_keeps_texel_numbers_in_float32(audits):
+    bundle, found = audits
+    audit = found["edge_render_256"]
+    assert audit.inputs == "recorded" and audit.good
+    assert audit.all_fp16_error["frames"] == float("inf")  # no float16 counts a million texels
+    kept = {layer.name: layer.op for layer in audit.kept}
+    assert max(layer.largest for layer in audit.kept) > 1024**2 - 2  # the last texel
+    assert {"Floor", "Cast", "Mul"} <= set(kept.values())
+    assert not {"Conv", "Gather"} & set(kept.values())  # the painter, which is most of the work, runs in float16
+    assert audit_file(bundle, "edge_render_256").read_text().split() == list(kept)
