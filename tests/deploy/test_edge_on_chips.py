@@ -35,7 +35,7 @@ def test_audit_of_the_renderer_keeps_texel_numbers_in_float32(audits):
     assert audit.inputs == "recorded" and audit.good
     assert audit.all_fp16_error["frames"] == float("inf")  # no float16 counts a million texels
     kept = {layer.name: layer.op for layer in audit.kept}
-    assert max(layer.largest for layer in audit.kept) > 1024**2 - 2  # the last texel
+    assert max(layer.largest for layer in audit.kept) > 1e6  # of 1048576 texels
     assert {"Floor", "Cast", "Mul"} <= set(kept.values())
     assert not {"Conv", "Gather"} & set(kept.values())  # the painter, which is most of the work, runs in float16
     assert audit_file(bundle, "edge_render_256").read_text().split() == list(kept)
