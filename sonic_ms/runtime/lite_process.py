@@ -4,6 +4,7 @@ import contextlib
 import json
 import mmap
 import os
+import re
 import select
 import signal
 import subprocess
@@ -19,7 +20,10 @@ SCRIPT = Path(__file__).with_name("lite_worker.py")
 START_TIMEOUT = 120  # seconds until it has imported Lite
 ALIGNMENT = 64  # bytes between tensors in the arena
 # what C++, Python, Lite and the loader of shared libraries say when memory ends
-MEMORY_WORDS = ("bad_alloc", "MemoryError", "annot allocate memory", "alloc failed", "failed to map segment")
+MEMORY_WORDS = re.compile(
+    r"bad_alloc|MemoryError|annot allocate memory|[Mm]alloc\w* .*(fail|null)|failed to map segment"
+)
+LOG_PREFIX = re.compile(r"^\[ERROR\].*?\[mindspore/[^\]]*\] ")
 
 INSTALL = (
     "make one: python3.7 -m venv ~/.cache/sonic_ms/lite && ~/.cache/sonic_ms/lite/bin/pip install mindspore-lite==2.0.0"
@@ -34,6 +38,7 @@ class Worker:
         self._arena = _nameless_file()
         self._size = 0  # bytes of the arena in use
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+        self._log_start = 0  # of what it wrote since the last request
         self._unread = b""
         inherited, self._lifeline = os.pipe()
         try:
@@ -55,8 +60,9 @@ class Worker:
         self.alive = True
         try:
             hello = self._read("start MindSpore Lite", time.monotonic() + START_TIMEOUT)
-            if "error" in hello:
+            if "error" in hello and not MEMORY_WORDS.search(hello["message"]):
                 raise EngineError(f"{python} has no MindSpore Lite it can import ({hello['message']}); {INSTALL}")
+            self._refuse("start MindSpore Lite", hello)
             self.version, self.python = hello["version"], hello["python"]
         except BaseException:
             self.close()
@@ -86,17 +92,23 @@ class Worker:
 
     def call(self, what, timeout, **request):
         """Send a request, return the answer. what: words for messages; timeout: seconds, then the worker is killed."""
+        self._log_start = self._log.seek(0, os.SEEK_END)
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
             raise self._death(what) from None
         answer = self._read(what, time.monotonic() + timeout)
-        if "error" in answer:
-            message = f"{answer['message']} {self._last_words()}"
-            if answer["error"] == "memory" or any(word in message for word in MEMORY_WORDS):
-                raise EngineError(f"MindSpore Lite ran out of memory while it had to {what} ({answer['message']})")
-            raise EngineError(f"MindSpore Lite failed to {what}: {message.strip()}")
+        self._refuse(what, answer)
         return answer
+
+    def _refuse(self, what, answer):
+        """Raise what a worker reports that goes on."""
+        if "error" in answer:
+            log, words = self._last_words()
+            message = f"{answer['message']} {words}".strip()
+            if answer["error"] == "memory" or MEMORY_WORDS.search(message + log):
+                raise EngineError(f"MindSpore Lite ran out of memory while it had to {what}: {message}")
+            raise EngineError(f"MindSpore Lite failed to {what}: {message}")
 
     def _read(self, what, deadline):
         """The next answer."""
@@ -119,9 +131,9 @@ class Worker:
         """EngineError for a worker that ended by itself; frees what is left of it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        code, words = self._process.poll(), self._last_words()
+        code, (log, words) = self._process.poll(), self._last_words()
         self.close(kill=True)
-        if any(word in words for word in MEMORY_WORDS):
+        if MEMORY_WORDS.search(log):
             return EngineError(f"MindSpore Lite ran out of memory while it had to {what}: {words}")
         if code == -signal.SIGKILL:
             return EngineError(f"MindSpore Lite was killed while it had to {what}; the system may be out of memory")
@@ -133,11 +145,12 @@ class Worker:
         )
 
     def _last_words(self):
-        """The last lines of its log."""
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 1000))
-        lines = self._log.read().decode(errors="replace").split("\n")
-        return " ".join(" ".join(lines).split())[-400:]
+        """(log since the last request, the line of it that says most: Lite's first error, else the last line)."""
+        self._log.seek(self._log_start)
+        log = self._log.read(1 << 20).decode(errors="replace")
+        lines = [line for line in log.splitlines() if line.strip()] or [""]
+        errors = [line for line in lines if line.startswith("[ERROR]")]
+        return log, LOG_PREFIX.sub("", errors[0] if errors else lines[-1])[:400]
 
     def close(self, kill=False):
         """End the worker; kill: now, else it may finish what it does in five seconds."""

@@ -99,22 +99,22 @@ class Lite:
                 array = array.astype(dtype)
             tensor.set_data_from_numpy(array)
         for tensor, array in arrange(unit, "output", model.predict(tensors), outputs):
-            self.numpy.copyto(array, tensor.get_data_to_numpy(), casting="same_kind")
+            array[...] = tensor.get_data_to_numpy()
 
 
 def arrange(unit, side, tensors, arrays):
     """Pairs (tensor, array): by name where the graph kept the names of the unit, else in order.
 
-    Raises ValueError unless numbers and shapes agree.
+    Raises ValueError unless numbers and shapes agree, and types but for the size of floats.
     """
     by_name = {tensor.name: tensor for tensor in tensors}
     names = [name for name, _ in arrays]
     if set(by_name) == set(names):
         tensors = [by_name[name] for name in names]
-    found = [list(tensor.shape) for tensor in tensors]
-    expected = [list(array.shape) for _, array in arrays]
+    found = [(list(tensor.shape), tensor.dtype.name.lower().rstrip("0123456789")) for tensor in tensors]
+    expected = [(list(array.shape), array.dtype.name.rstrip("0123456789")) for _, array in arrays]
     if found != expected:
-        raise ValueError(f"{unit}: the graph has {side} shapes {found}, the unit {expected}")
+        raise ValueError(f"{unit}: the graph has {side}s {found}, the unit {expected}")
     return [(tensor, array) for tensor, (_, array) in zip(tensors, arrays)]
 
 
