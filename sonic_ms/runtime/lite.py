@@ -122,7 +122,7 @@ class LiteEngine:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as temporary:
                 result = Path(temporary) / "graph"
-                converter = self._start()  # the converter's memory goes back with its process
+                converter = self._start()  # of its own: Lite 2.0 crashes at the end of a process that did both
                 try:
                     request = {"do": "convert", "source": str(source), "result": str(result)}
                     converter.call(f"convert {source}", LOAD_TIMEOUT, **request)

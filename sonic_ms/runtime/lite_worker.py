@@ -43,7 +43,6 @@ def main(lifeline, arena):
             answer({"error": "memory", "message": str(error)})
         except Exception as error:
             answer({"error": "lite", "message": f"{type(error).__name__}: {error}"})
-    os._exit(0)  # Lite 2.0 crashes in its destructors
 
 
 def end_with_parent(lifeline):

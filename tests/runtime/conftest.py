@@ -20,3 +20,27 @@ def make_bundle(tmp_path):
         return Bundle.load(tmp_path)
 
     return make
+
+
+@pytest.fixture
+def write_onnx():
+    """Function (path, unit, [(operator, inputs, output, attributes)], {name: weight}) -> path of an ONNX file."""
+    import mindspore  # noqa: F401 (before onnx: the other way round, MindSpore does not find its protobuf)
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def values(tensors):
+        return [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, one.shape) for one in tensors]
+
+    def write(path, unit, nodes, weights):
+        graph = helper.make_graph(
+            [helper.make_node(kind, list(inputs), [output], **more) for kind, inputs, output, more in nodes],
+            unit.name,
+            values(unit.inputs),
+            values(unit.outputs),
+            [numpy_helper.from_array(array, name) for name, array in weights.items()],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7), path)
+        return path
+
+    return write

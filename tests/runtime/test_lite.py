@@ -46,26 +46,8 @@ def lite_python(monkeypatch, tmp_path_factory):
     return python
 
 
-def write_onnx(path, unit, nodes, weights):
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    def values(tensors):
-        return [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, one.shape) for one in tensors]
-
-    graph = helper.make_graph(
-        [helper.make_node(kind, list(inputs), [output], **more) for kind, inputs, output, more in nodes],
-        unit.name,
-        values(unit.inputs),
-        values(unit.outputs),
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7), path)
-    return path
-
-
 @pytest.fixture
-def bundle(make_bundle, tmp_path):
+def bundle(make_bundle, write_onnx, tmp_path):
     """mix: two small graphs in one; slow: half a minute of matrix products; huge: 3.6 GB between input and output."""
     weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     mix = [
@@ -164,7 +146,7 @@ def test_another_graph_or_another_lite_is_converted_again(bundle, engine, monkey
     assert engine._converted("mix") != path
 
 
-def test_a_graph_lite_cannot_convert(make_bundle, tmp_path):
+def test_a_graph_lite_cannot_convert(make_bundle, write_onnx, tmp_path):
     nodes = [("NoSuchOperator", ("x",), "y", {})]
     engine = LiteEngine(make_bundle((SLOW,), {"slow": {"onnx": write_onnx(tmp_path / "a.onnx", SLOW, nodes, {})}}))
     with pytest.raises(EngineError, match=r"failed to convert .*a.onnx: .*NoSuchOperator"):
