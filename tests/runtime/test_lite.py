@@ -32,6 +32,7 @@ MIX = Unit(
     (Tensor("difference", (2, 5)), Tensor("features", (1, 4, 8, 6))),
     None,
 )
+TWICE = Unit("twice", (Tensor("x", (3,)),), (Tensor("y", (3,)),), None)
 SLOW = Unit("slow", (Tensor("x", (3000, 3000)),), (Tensor("y", (3000, 3000)),), None)
 HUGE = Unit("huge", (Tensor("x", (30000, 1)),), (Tensor("y", (30000,)),), None)
 
@@ -48,7 +49,7 @@ def lite_python(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def bundle(make_bundle, write_onnx, tmp_path):
-    """mix: two small graphs in one; slow: half a minute of matrix products; huge: 3.6 GB between input and output."""
+    """mix: two small graphs in one; twice; slow: half a minute of products; huge: 3.6 GB between input and output."""
     weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     mix = [
         ("Sub", ("left", "right"), "difference", {}),
@@ -59,8 +60,9 @@ def bundle(make_bundle, write_onnx, tmp_path):
     slow += [("MatMul", (f"p{i}", "x"), "y" if i == 39 else f"p{i + 1}", {}) for i in range(40)]
     huge = [("MatMul", ("x", "w"), "p", {}), ("ReduceSum", ("p",), "y", {"axes": [1], "keepdims": 0})]
     return make_bundle(
-        (MIX, SLOW, HUGE),
+        (MIX, TWICE, SLOW, HUGE),
         {
+            "twice": {"onnx": write_onnx(tmp_path / "twice.onnx", TWICE, [("Add", ("x", "x"), "y", {})], {})},
             "mix": {"onnx": write_onnx(tmp_path / "mix.onnx", MIX, mix, {"w": weights})},
             "slow": {"onnx": write_onnx(tmp_path / "slow.onnx", SLOW, slow, {})},
             "huge": {"onnx": write_onnx(tmp_path / "huge.onnx", HUGE, huge, {"w": np.ones((1, 30000), np.float32)})},
@@ -117,6 +119,14 @@ def test_outputs_belong_to_the_caller_and_repeat_exactly(engine):
     for name in kept:
         np.testing.assert_array_equal(first[name], kept[name])
         np.testing.assert_array_equal(again[name], kept[name])
+
+
+def test_units_share_a_worker_but_no_memory(engine):
+    first = engine.run("mix", values(MIX))
+    for number in (1, 2):
+        np.testing.assert_array_equal(engine.run("twice", {"x": np.full(3, number, np.float32)})["y"], 2 * number)
+        again = engine.run("mix", values(MIX))
+        assert all((again[name] == first[name]).all() for name in first)
 
 
 def test_wrong_inputs_never_reach_the_worker(engine):
