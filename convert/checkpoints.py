@@ -23,6 +23,7 @@ from convert.readers import open_checkpoint
 from sonic_ms.errors import InputMissingError, OutputError, WeightsError
 from sonic_ms.weights import CONFIG_FILE, DTYPES, FLOATS, MODEL_FILE, cast, save_config, summary, write_tensors
 
+REAL = ("F64", "F32", "F16", "BF16")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
 
@@ -156,6 +157,10 @@ def plan_view(checkpoint, view, src):
     if family.name == "svd_unet":
         wanted = {name: shape for name, shape in wanted.items() if "audio_" not in name}
     targets, dropped, problems = match(family, config, shapes, wanted)
+    sources = dict.fromkeys(origin(name)[0] for name, _ in targets.values())
+    integer = [f"{source} ({checkpoint.dtypes[source]})" for source in sources if checkpoint.dtypes[source] not in REAL]
+    if integer:  # quantised weights mean nothing without their scales
+        problems.append(f"not of a float type: {summary(integer)}")
     if problems:
         raise WeightsError(f"{path} does not fit {family.name}: {'; '.join(problems)}")
     joined = {}

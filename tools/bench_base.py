@@ -1,36 +1,38 @@
 #!/usr/bin/env python
 """Time and memory of the UNet of sonic-base against PyTorch: same weights, same inputs, same threads, one run.
 
-    python tools/bench_base.py [--size mid|full] [--rounds 5] [--engines mindspore,onnxruntime] [--json OUT]
+    python tools/bench_base.py [--size mid|full] [--rounds 3] [--engines mindspore,onnxruntime] [--json OUT]
 
-The reference is diffusers' UNetSpatioTemporalConditionModel with Sonic's audio attention (tests/models/
-torch_reference.py). Engines take turns, so that a busy machine slows all of them; medians are compared. The memory of
-each engine is the peak of a process of its own. 4 frames, 32x32 latents, one guidance branch. Needs the test extra.
+The reference is diffusers' UNetSpatioTemporalConditionModel with Sonic's audio attention (torch_reference.py). Weights
+go through the real converter, ONNX through the real exporter. Engines take turns, each in a process of its own, so
+that a busy machine slows all of them, no thread pool disturbs another, and peak memory is its own; medians are
+compared. 4 frames, 32x32 latents, one guidance branch. Needs the test extra, and for the full size 20 GB of disk.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]  # run from a checkout without installing
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without installing
 
-FRAMES, SIDE = 4, 32
+FRAMES, SIDE, RUNS = 4, 32, 3
 SIZES = {
-    "mid": {"channels": (64, 128, 256, 256), "heads": (2, 4, 8, 8), "cross": 256},
-    "full": {"channels": (320, 640, 1280, 1280), "heads": (5, 10, 20, 20), "cross": 1024},
+    "mid": {"channels": (64, 128, 256, 256), "heads": (2, 4, 8, 8), "cross": 256, "id_width": 64},
+    "full": {"channels": (320, 640, 1280, 1280), "heads": (5, 10, 20, 20), "cross": 1024, "id_width": 256},
 }
 
 
-def tokens(size):
-    """Random inputs: sample, timestep, clip, audio, mask, ids. The mask is all face."""
+def torch_inputs(size):
+    """Random sample, timestep, clip, audio, mask and ids. The mask is all face."""
     rng = np.random.default_rng(0)
     cross = SIZES[size]["cross"]
     sample = rng.standard_normal((1, FRAMES, 8, SIDE, SIDE), np.float32)
@@ -39,141 +41,159 @@ def tokens(size):
     return sample, 1.3, clip, audio, np.ones((8 * SIDE, 8 * SIDE), np.float32), np.float32([[12.5, 20, 30]])
 
 
-def torch_unet(size):
+def prepare_torch(size, folder):
+    """Random weights as an upstream checkpoint, with what its shapes do not tell."""
     import torch
     from torch_reference import SonicUNet
 
-    torch.manual_seed(0)
-    return SonicUNet(layers=2, frames=FRAMES, **SIZES[size])
+    unet = SonicUNet(layers=2, frames=FRAMES, **SIZES[size])
+    (folder / "upstream").mkdir()
+    torch.save(unet.state_dict(), folder / "upstream" / "unet.pth")
+    (folder / "upstream" / "unet.json").write_text(json.dumps(unet.hints))
 
 
-def our_unet(unet):
-    """Our Cells with the weights of the torch UNet, through the name map, and their config."""
-    import mindspore as ms
+def our_units(folder):
+    """The table of units, whose UNet has the converted weights."""
+    from mindspore import nn
 
-    from convert.checkpoints import match, parameter_shapes
-    from convert.families import recognise
-    from sonic_ms.models.unet import SonicUNet
+    from sonic_ms.base_check import PUBLISHED
+    from sonic_ms.base_units import CELLS
+    from sonic_ms.models.configs import UNetConfig
+    from sonic_ms.units import BaseGear, base_units
+    from sonic_ms.weights import load_config, load_weights
 
-    state = unet.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    family, _ = recognise(shapes)
-    config = family.config(shapes, unet.hints, None)
-    targets, _, problems = match(family, config, shapes, parameter_shapes(family.cell, config))
-    if problems:
-        raise SystemExit("; ".join(problems))
-    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    cell = SonicUNet(config).set_train(False)
-    for name, parameter in cell.parameters_and_names():
-        source, transform = targets[name]
-        parameter.set_data(ms.Tensor(np.ascontiguousarray(transform.apply(state[source].numpy()))))
-    return cell, config
+    def build(network, part, *size):
+        with nn.utils.no_init_parameters():
+            cell = getattr(CELLS[network](config).set_train(False), part)
+        return load_weights(cell, folder / "ours" / network, f"{part}.")
+
+    config = load_config(UNetConfig, folder / "ours" / "unet")
+    return base_units(PUBLISHED | {"unet": config}, BaseGear(8 * SIDE, 8 * SIDE, FRAMES, 1, FRAMES), build)
 
 
-def our_inputs(cell, config, sample, timestep, clip, audio, mask, ids):
-    """Arrays for the denoiser; the contexts are computed once a clip, outside the step that is timed."""
-    import mindspore as ms
-
+def prepare_ours(size, folder, engines):
+    """Convert, compute the contexts (once a clip, outside the step that is timed), export."""
+    from convert import checkpoints
+    from sonic_ms.export import write_onnx
     from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
+    from sonic_ms.runtime.mindspore import start
 
-    context = cell.context(*[ms.Tensor(part) for part in (clip, audio, frame_sinusoids(config, FRAMES))])
+    ms = start()
+    jobs, _ = checkpoints.plan(folder / "upstream")
+    checkpoints.convert(jobs, folder / "ours")
+    config = jobs[0].config
+    sample, timestep, clip, audio, mask, ids = torch_inputs(size)
+    units = our_units(folder)
+    context = units["unet_context"].build()(*[ms.Tensor(a) for a in (clip, audio, frame_sinusoids(config, FRAMES))])
     context = [part.asnumpy() for part in context]
     temporal = [part.mean(0, keepdims=True) for part in context[3:6]]
     time_parts = time_sinusoids(config, timestep, ids)
-    return [sample, *time_parts, mask_tokens(config, mask, SIDE, SIDE), *context[:3], *temporal, context[6]]
-
-
-def engine(name, size, unet):
-    """Function without arguments that runs one step and returns the prediction."""
-    inputs = tokens(size)
-    if name == "torch":
-        import torch
-
-        torch.set_num_threads(os.cpu_count())
-        tensors = [torch.tensor(part) for part in inputs]
-        return lambda: unet(*tensors).numpy()
-    cell, config = our_unet(unet)
-    arrays = our_inputs(cell, config, *inputs)
-    if name == "mindspore":
-        import mindspore as ms
-
+    arrays = [sample, *time_parts, mask_tokens(config, mask, SIDE, SIDE), *context[:3], *temporal, context[6]]
+    inputs = {tensor.name: array for tensor, array in zip(units["unet"].inputs, arrays)}
+    np.savez(folder / "inputs.npz", **inputs)
+    if "onnxruntime" in engines:
         tensors = [ms.Tensor(array) for array in arrays]
-        return lambda: cell.denoiser(*tensors).asnumpy()
-    return onnx_engine(cell.denoiser, arrays)
+        write_onnx(ms, units["unet"].build(), tensors, inputs, units["unet"], folder)
 
 
-def onnx_engine(cell, arrays):
-    """The same Cell through MindSpore's ONNX exporter and onnxruntime."""
-    import mindspore as ms
+def torch_engine(size, folder):
+    import torch
+    from torch_reference import SonicUNet
+
+    torch.set_num_threads(os.cpu_count())
+    with torch.device("meta"):
+        unet = SonicUNet(layers=2, frames=FRAMES, random=False, **SIZES[size])
+    state = torch.load(folder / "upstream" / "unet.pth", mmap=True, weights_only=True)
+    unet.model.load_state_dict(state, assign=True)
+    tensors = [torch.tensor(part) for part in torch_inputs(size)]
+    return lambda: unet(*tensors).numpy()
+
+
+def mindspore_engine(size, folder):
+    from sonic_ms.runtime.mindspore import start
+
+    ms = start()
+    cell = our_units(folder)["unet"].build()
+    with np.load(folder / "inputs.npz") as inputs:
+        tensors = [ms.Tensor(array) for array in inputs.values()]
+    return lambda: cell(*tensors).asnumpy()
+
+
+def onnxruntime_engine(size, folder):
     import onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "unet.onnx")
-        ms.export(cell, *[ms.Tensor(array) for array in arrays], file_name=path, file_format="ONNX")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = os.cpu_count()
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {entry.name: array for entry, array in zip(session.get_inputs(), arrays)}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count()
+    path = str(folder / "onnx" / "unet.onnx")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with np.load(folder / "inputs.npz") as inputs:
+        feed = dict(inputs)
     return lambda: session.run(None, feed)[0]
 
 
-def timed(step):
+def turn(name, size, folder, runs):
+    """One turn of an engine: (prediction, seconds of each run, seconds until the first prediction, peak GB)."""
+    from sonic_ms.base_check import peak_gigabytes
+
     started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+    step = globals()[f"{name}_engine"](size, folder)
+    out = step()
+    first = time.perf_counter() - started
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return out, seconds, first, peak_gigabytes()
 
 
-def peak(name, size):
-    """Peak memory in GB of a fresh process that builds one engine and runs one step."""
-    command = [sys.executable, __file__, "--size", size, "--only-memory", name]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(out.strip().splitlines()[-1])
+def alone(function, *arguments):
+    """Call a function of this file in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def compare(size, engines, rounds, memory):
-    unet = torch_unet(size)
-    steps = {name: engine(name, size, unet) for name in ("torch", *engines)}
-    first = {name: step() for name, step in steps.items()}  # compiles
-    seconds = {name: [] for name in steps}
+def compare(size, engines, rounds, folder):
+    """Rows of the table, one an engine."""
+    alone(prepare_torch, size, folder)
+    alone(prepare_ours, size, folder, engines)
+    names = ("torch", *engines)
+    seconds, outs, firsts, peaks = {name: [] for name in names}, {}, {}, dict.fromkeys(names, 0.0)
     for _ in range(rounds):
-        for name, step in steps.items():
-            seconds[name].append(timed(step))
-    median = {name: float(np.median(values)) for name, values in seconds.items()}
-    peaks = {name: peak(name, size) for name in steps} if memory else {}
-    rows = []
-    for name in engines:
-        error = np.linalg.norm(first[name] - first["torch"]) / np.linalg.norm(first["torch"])
-        rows.append(
-            {
-                "unit": f"unet-{size}",
-                "engine": name,
-                "ours_s": round(median[name], 4),
-                "torch_s": round(median["torch"], 4),
-                "ratio": round(median[name] / median["torch"], 3),
-                "memory_ratio": round(peaks[name] / peaks["torch"], 3) if memory else None,
-                "relative_l2": float(error),
-            }
-        )
-        print(rows[-1], flush=True)
-    return rows
+        for name in names:
+            outs[name], times, firsts[name], peak = alone(turn, name, size, folder, RUNS)
+            seconds[name] += times
+            peaks[name] = max(peaks[name], peak)
+            print(f"{name}: {' '.join(f'{one:.3f}' for one in times)} s, peak {peak:.2f} GB", flush=True)
+    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    return [
+        {
+            "unit": f"unet-{size}",
+            "engine": name,
+            "ours_s": round(median[name], 4),
+            "torch_s": round(median["torch"], 4),
+            "ratio": round(median[name] / median["torch"], 3),
+            "ours_gb": round(peaks[name], 2),
+            "torch_gb": round(peaks["torch"], 2),
+            "memory_ratio": round(peaks[name] / peaks["torch"], 3),
+            "first_s": round(firsts[name], 1),
+            "relative_l2": float(np.linalg.norm(outs[name] - outs["torch"]) / np.linalg.norm(outs["torch"])),
+        }
+        for name in engines
+    ]
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--size", choices=tuple(SIZES), default="mid", help="mid: 64-256 channels; full: as published")
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each engine")
+    parser.add_argument("--rounds", type=int, default=3, help=f"turns of each engine, {RUNS} timed runs each")
     parser.add_argument("--engines", default="mindspore,onnxruntime", help="comma-separated, compared with torch")
-    parser.add_argument("--no-memory", action="store_true", help="skip the memory runs")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the table as JSON")
-    parser.add_argument("--only-memory", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.only_memory:
-        from sonic_ms.base_check import peak_gigabytes
-
-        engine(options.only_memory, options.size, torch_unet(options.size))()
-        print(peak_gigabytes())
-        return 0
-    rows = compare(options.size, options.engines.split(","), options.rounds, not options.no_memory)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(options.size, tuple(options.engines.split(",")), options.rounds, Path(folder))
+    for row in rows:
+        print(row)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0

@@ -54,9 +54,11 @@ class AudioProcessor(torch.nn.Module):
 
 
 class SonicUNet:
-    """A tiny UNet of diffusers with Sonic's processors."""
+    """A UNet of diffusers with Sonic's processors; tiny by default. random=False: weights as they are made."""
 
-    def __init__(self, channels=(32, 64), heads=(1, 2), cross=24, layers=1, scale=1.0, frames=3, id_width=16):
+    def __init__(
+        self, channels=(32, 64), heads=(1, 2), cross=24, layers=1, scale=1.0, frames=3, id_width=16, random=True
+    ):
         crossed = len(channels) - 1
         self.model = UNetSpatioTemporalConditionModel(
             down_block_types=(*["CrossAttnDownBlockSpatioTemporal"] * crossed, "DownBlockSpatioTemporal"),
@@ -73,7 +75,8 @@ class SonicUNet:
         for name, module in self.model.named_modules():
             if name.endswith("attn2"):
                 module.processor = AudioProcessor(module.to_q.out_features, cross, scale)
-        shuffle(self.model)
+        if random:
+            shuffle(self.model)
 
     def state_dict(self):
         return self.model.state_dict()
