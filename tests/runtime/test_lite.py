@@ -267,6 +267,15 @@ def test_out_of_memory_at_the_start(bundle, monkeypatch, tmp_path, lite_python):
         LiteEngine(bundle)
 
 
+def test_a_worker_that_dies_of_memory(bundle, monkeypatch, tmp_path):
+    words = "terminate called after throwing an instance of 'std::bad_alloc'"
+    (tmp_path / "dying").write_text(f'#!/bin/sh\necho "{words}" >&2\nkill -ABRT $$\n')
+    (tmp_path / "dying").chmod(0o755)
+    monkeypatch.setenv("SONIC_MS_LITE_PYTHON", str(tmp_path / "dying"))
+    with pytest.raises(EngineError, match=r"ran out of memory while it had to start MindSpore Lite: .*bad_alloc"):
+        LiteEngine(bundle)
+
+
 def test_no_room_for_the_tensors(engine, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
