@@ -27,7 +27,7 @@ def conv(*arguments, **options):
 
 def transposed(side):
     nodes = [node("ConvTranspose", "x w", "y", strides=[2, 2])]
-    return graph(nodes, {"x": (1, 1, 4, side)}, {"y": None}, {"w": np.ones((1, 1, 2, 2), np.float32)})
+    return graph(nodes, {"x": (1, 1, side, 4)}, {"y": None}, {"w": np.ones((1, 1, 2, 2), np.float32)})
 
 
 def with_weight(op, weight, opset=11, **attributes):
@@ -107,7 +107,7 @@ def test_limits_are_not_one_too_low():
 
 
 def test_transposed_convolutions_have_limits_of_their_own():
-    rules = [one.rule for one in onnx_findings(transposed(2049), A2)]  # 4098 wide after it
+    rules = [one.rule for one in onnx_findings(transposed(2049), A2)]  # 4098 high after it
     assert rules == ["conv size"]
     assert onnx_findings(transposed(2048), A2) == []
 
