@@ -66,8 +66,14 @@ def test_what_the_graphs_hold(files):
 
 def test_damaged_files(files, tmp_path):
     whole = files["straight"].read_bytes()
-    for name, content in (("longer than it is", whole + b"\x0a\x64"), ("short", whole[: len(whole) // 2]), ("noise", b"\xff" * 64), ("empty", b""),
-                          ("other", b"\x0a\x02hi")):  # fmt: skip
+    damaged = {
+        "promises more bytes": whole + b"\x0a\x64",
+        "short": whole[: len(whole) // 2],
+        "noise": b"\xff" * 64,
+        "empty": b"",
+        "another protobuf": b"\x0a\x02hi",
+    }
+    for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsError, match=r"MINDIR.*export it again"):
             read_mindir(tmp_path / name)
