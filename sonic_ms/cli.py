@@ -129,6 +129,24 @@ def build_parser():
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     train.set_defaults(run=_train)
+
+    personalize = commands.add_parser("personalize", help="fine-tune sonic-edge's mouth on a clip of one person")
+    personalize.add_argument("--video", required=True, help="clip of one person who speaks, facing the camera")
+    personalize.add_argument("--image", help="photo of that person to start from (default: the clip's best frame)")
+    personalize.add_argument("--out", required=True, help="folder of the new model, must not exist")
+    personalize.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    personalize.set_defaults(run=_personalize)
+
+    data = commands.add_parser("data", help="training data for sonic-base").add_subparsers(
+        dest="task", metavar="TASK", required=True
+    )
+    build = data.add_parser("build", help="cut checked clips out of talking-head videos, as MindRecord shards")
+    build.add_argument("videos", nargs="+", help="folders, video files, or lists of them (.txt)")
+    build.add_argument("--out", required=True, help="folder of the shards; one that is there is continued")
+    build.add_argument("--model", help="folder of a converted sonic-base: store latents, embeddings, audio states too")
+    build.add_argument("--config", metavar="FILE", help="YAML file with other limits, see configs/data.yaml")
+    build.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    build.set_defaults(run=_data_build)
     add_ascend_commands(commands)
     return parser
 
@@ -251,6 +269,26 @@ def _train(args):
     from sonic_ms.train.run import train
 
     print(train(args.config, args.out, args.resume))
+
+
+def _personalize(args):
+    _require_file(args.video)
+    from sonic_ms.train.personalize import format_report, personalize
+
+    print(format_report(personalize(args.video, args.out, args.image)))
+    print(args.out)
+
+
+def _data_build(args):
+    from sonic_ms.config import from_dict, read_yaml
+    from sonic_ms.data.build import build, summary
+    from sonic_ms.data.config import DataConfig
+
+    values = read_yaml(args.config) if args.config else {}
+    config = from_dict(DataConfig, values, args.config or "options")
+    index = build(args.videos, args.out, config, args.model, note=lambda line: print(f"note: {line}", file=sys.stderr))
+    print(summary(index))
+    print(index.path)
 
 
 def main(argv=None):

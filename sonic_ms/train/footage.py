@@ -26,6 +26,9 @@ MIN_OPEN = 30  # frames that show the inside of the mouth
 MAX_OPEN = 500  # of them that are used, spread evenly: more cost memory and add little
 OPEN_GAP = 0.15  # half mouth widths between the inner lips from which on a frame shows the inside
 MAX_TURN = (12, 10)  # degrees of yaw and pitch that a frame may differ from the reference
+LOOKED_AT = 250  # frames that may become the reference
+SOON = 10  # frames before and after it in which no hand may come near
+LOWER_FACE = 64  # pixels of the average face they are compared on
 NOSE_BASE = (2, 97, 98, 326, 327)
 
 
@@ -33,7 +36,7 @@ NOSE_BASE = (2, 97, 98, 326, 327)
 class Footage:
     """portrait: portrait.Portrait of the reference; the others one row a used frame, in the order of time: parameters
     float32 (n, N_PARAMETERS), targets float32 (n, 3, 96, 128) in 0..1, numbers (n,) of the frames in the clip.
-    frames: length of the clip; notes: list of str for the user."""
+    frames: length of the clip; notes: list of str for the user; picture: what the portrait was made from, (h, w, 3)."""
 
     portrait: object
     parameters: np.ndarray
@@ -41,6 +44,7 @@ class Footage:
     numbers: np.ndarray
     frames: int
     notes: list
+    picture: np.ndarray
 
 
 def track(path):
@@ -66,14 +70,52 @@ def lip_gap(points):
     return 2 * np.linalg.norm(points[face.LOWER_LIP_MIDDLE] - points[face.UPPER_LIP_MIDDLE]) / np.linalg.norm(corners)
 
 
-def choose_reference(found):
-    """Number of the frame that looks most like a portrait: lips closed, facing the camera, as the head mostly is."""
+def portrait_cost(found):
+    """{number of a frame with a face: how little it looks like a portrait}: lips closed, facing the camera, as the
+    head mostly is."""
     seen = [i for i, one in enumerate(found) if one is not None]
     turns = np.array([face.pose(found[i].points)[:2] for i in seen])
     gaps = np.array([lip_gap(found[i].points[:, :2]) for i in seen])
     usual = np.abs(turns - np.median(turns, axis=0)) / MAX_TURN
     cost = np.maximum(gaps, 0.04) / 0.04 + np.abs(turns[:, 0]) / 15 + 2 * usual.sum(1)
-    return seen[int(np.argmin(cost))]
+    return dict(zip(seen, cost))
+
+
+def choose_reference(path, found):
+    """Number of the frame that looks most like a portrait and has no hand before the mouth.
+
+    The mesh draws lips on a hand as well: what covers the face is seen by comparing the lower face with its median
+    over the whole clip.
+    """
+    cost = portrait_cost(found)
+    seen = np.array(list(cost))
+    looked_at = seen[np.linspace(0, len(seen) - 1, min(LOOKED_AT, len(seen))).astype(int)].tolist()
+    faces, wanted = {}, set(looked_at)
+    for number, rgb in enumerate(itertools.islice(video.read_video(path), looked_at[-1] + 1)):
+        if number in wanted:
+            faces[number] = lower_face(rgb, found[number].points[:, :2])
+    difference = np.abs(np.array(list(faces.values())) - np.median(list(faces.values()), axis=0)).mean(1)
+    # a hand comes and goes slowly: a frame is as covered as those around it
+    near = np.abs(np.subtract.outer(looked_at, looked_at)) <= SOON
+    covered = np.where(near, difference, 0).max(1)
+    clear = [number for number, one in zip(looked_at, covered) if one <= np.median(covered)]
+    return min(clear, key=cost.get)
+
+
+def lower_face(rgb, points):
+    """Skin around the mouth on the average face, in its own median light: float32 (n,)."""
+    import cv2
+
+    still = face.average_face((0, 0, LOWER_FACE, LOWER_FACE))[:, :2]
+    rigid = list(face.RIGID)
+    a, b = face._similarity(points[rigid], still[rigid])
+    matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    grey = cv2.warpAffine(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), matrix, (LOWER_FACE, LOWER_FACE), flags=cv2.INTER_AREA)
+    mask = np.zeros_like(grey)
+    cv2.fillConvexPoly(mask, np.round(still[list(face.FACE_OVAL)]).astype(np.int32), 1)
+    mask[: int(still[face.NOSE_TIP, 1])] = 0
+    skin = grey[mask > 0].astype(np.float32)
+    return skin / max(np.median(skin), 1)
 
 
 def align(points, still):
@@ -147,15 +189,15 @@ def rectangle(rgb, matrix, roi):
 
 
 def reference(path, found, photo=None):
-    """(Portrait, its Landmarks, shape of the picture) of the clip's best frame, or of a photo of the same person."""
+    """(Portrait, its Landmarks, the picture) of the clip's best frame, or of a photo of the same person."""
     options = GenerateOptions()
     if photo is not None:
         rgb = load_image(photo)
         landmarks, _ = face.choose_face(rgb)
-        return prepare_portrait(rgb, landmarks, options), landmarks, rgb.shape
-    number = choose_reference(found)
+        return prepare_portrait(rgb, landmarks, options), landmarks, rgb
+    number = choose_reference(path, found)
     rgb = next(itertools.islice(video.read_video(path), number, None))
-    return prepare_portrait(rgb, found[number], options), found[number], rgb.shape
+    return prepare_portrait(rgb, found[number], options), found[number], rgb
 
 
 def still_points(portrait, landmarks, shape):
@@ -189,8 +231,8 @@ def read_footage(path, photo=None):
     if len(found) > MAX_FRAMES:
         found = found[:MAX_FRAMES]
         notes.append(f"only the first {MAX_FRAMES} frames of the clip are used")
-    portrait, landmarks, shape = reference(path, found, photo)
-    still = still_points(portrait, landmarks, shape)
+    portrait, landmarks, picture = reference(path, found, photo)
+    still = still_points(portrait, landmarks, picture.shape)
     chosen = select(found, still, face.pose(landmarks.points)[:2])
     _require_open(path, len(chosen))
     rig = portrait.rig
@@ -202,7 +244,7 @@ def read_footage(path, photo=None):
             rows.append(parameter_row(rig, points))
             targets.append(rectangle(rgb, matrix, rig.roi))
             numbers.append(number)
-    return Footage(portrait, np.array(rows), np.array(targets), np.array(numbers), len(found), notes)
+    return Footage(portrait, np.array(rows), np.array(targets), np.array(numbers), len(found), notes, picture)
 
 
 def _require_open(path, count):

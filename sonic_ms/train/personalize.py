@@ -2,20 +2,38 @@
 
 The shipped painter knows an average set of teeth from drawings. Here it sees what the mouth of this person really
 looked like (footage.py) and is trained on for a few hundred steps. The motion field has no weights; the audio encoder
-stays as it is.
+stays as it is, and so do the painter's normalisations: they are folded, because a few hundred pictures of one face are
+no basis for new ones.
 """
 
+import json
+import shutil
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from tqdm import tqdm
 
-from sonic_ms.models.edge.renderer import ConvBlock, MouthFeatures, Painter, composite
+from sonic_ms.audio import load_audio, read_header, voice_activity
+from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.evaluate import evaluate
+from sonic_ms.models.edge.renderer import ConvBlock, MouthFeatures, Painter, PainterConfig, composite, fold_norms
 from sonic_ms.models.edge.rig import OFFSETS, TERMS
 from sonic_ms.models.edge.texture import OVERSAMPLING, make_texture
+from sonic_ms.train.footage import read_footage
+from sonic_ms.train.trainer import LoopConfig, train
+from sonic_ms.units import EDGE_FOLDER
+from sonic_ms.weights import load_config, load_weights, save_model
 
 STEPS, BATCH, RATE = 400, 8, 1e-3
+LIGHT = 0.1  # most that a training picture is made lighter or darker
+SYNC_SECONDS = 20.0  # of speech in the videos whose sync is measured
+SPOKEN = 0.2  # share of frames with voice below which a clip counts as silent
+SYNC = ("envelope_r", "envelope_lag", "pauses")  # figures of evaluate.py
+SHOWN = 8  # held-out frames in frames.png
 HELD_OUT = 0.2  # of the frames, the last ones: no step sees them
 MARGIN = 0.02  # of the clip that lies unused between the two, as neighbouring frames are nearly the same
 FEWEST_HELD_OUT = 5
@@ -128,3 +146,127 @@ def unfolded(painter, config):
         if name in trained:
             parameter.set_data(Tensor(trained[name].asnumpy()))
     return stored
+
+
+class Batches:
+    """make_batch of the trainer: random pairs, a little lighter or darker, so that no one exposure is learned."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __call__(self, rng, size):
+        picked = self.pairs[rng.integers(len(self.pairs), size=size)]
+        gain = rng.uniform(1 - LIGHT, 1 + LIGHT, (size, 1, 1, 1)).astype(np.float32)
+        features = picked.features.copy()
+        features[:, :3] *= gain  # the warped photo
+        features[:, -3:] *= gain  # the light that the painter is told
+        return features, picked.targets * gain, picked.weights
+
+
+def shipped_painter(folder):
+    """(config, Painter with folded norms) of a sonic-edge folder."""
+    config = load_config(PainterConfig, folder / "painter")
+    painter = load_weights(Painter(config).set_train(False), folder / "painter")
+    return config, fold_norms(painter)
+
+
+def personalize(video, out, photo=None, steps=STEPS):
+    """Fine-tune sonic-edge on a clip of one person; returns the report, which is also written.
+
+    video: path of the clip. photo: another picture of that person to start from; by default the clip's best frame.
+    out: new folder. It gets audio/ and painter/ (a model for `generate --model`), portrait.png (the picture it was
+    tuned for), frames.png (held-out frames: before, after, the clip), report.json and training/ (the loss).
+    Raises InputMissingError, FaceError, ImageError, UsageError for clips that cannot serve, OutputError.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    if out.exists():
+        raise OutputError(f"{out} exists already; choose another --out")
+    footage = read_footage(video, photo)
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"cannot write in {out}: {error.strerror}") from error
+    ms.set_context(mode=ms.GRAPH_MODE)
+    pairs = make_pairs(footage)
+    training, held_out = split(pairs, footage.frames)
+    if len(training) < BATCH:
+        raise UsageError(f"clip {video}: {len(training)} frames to learn from, expected {BATCH}; give a longer clip")
+    config, painter = shipped_painter(EDGE_FOLDER)
+    before, was = measure(painter, held_out), pictures(painter, held_out)
+    loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
+    train(ClipLoss(painter), Batches(training), loop, out / "training")
+    shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
+    painter.set_train(False)
+    after = measure(painter, held_out)
+    write_sheet(out / "frames.png", was, pictures(painter, held_out), held_out.targets)
+    if after["mouth"] >= before["mouth"]:
+        raise UsageError(
+            f"clip {video}: nothing was learned, the error of the mouth on held-out frames went from "
+            f"{before['mouth']:.4f} to {after['mouth']:.4f}; give a longer, sharper clip (see {out / 'frames.png'})"
+        )
+    save_model(unfolded(painter, config), config, out / "painter")
+    shutil.copytree(EDGE_FOLDER / "audio", out / "audio")
+    write_png(out / "portrait.png", footage.picture)
+    report = {
+        "video": str(video),
+        "frames": {"clip": footage.frames, "training": len(training), "held_out": len(held_out)},
+        "before": before,
+        "after": after,
+        "improvement": 1 - after["mouth"] / before["mouth"],
+        "training_seconds": round(time.perf_counter() - began, 1),
+        "sync": {name: measure_sync(folder, video, out) for name, folder in (("before", EDGE_FOLDER), ("after", out))},
+        "notes": footage.notes,
+    }
+    report["seconds"] = round(time.perf_counter() - began, 1)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def pictures(painter, pairs):
+    """Mouth rectangles as a viewer sees them, (n, 3, 96, 128) in 0..1."""
+    return np.concatenate([composite(Tensor(f[None]), painter(Tensor(f[None]))).asnumpy() for f in pairs.features])
+
+
+def write_png(path, rgb):
+    import cv2
+
+    if not cv2.imwrite(str(path), rgb[:, :, ::-1]):
+        raise OutputError(f"cannot write {path}")
+
+
+def write_sheet(path, *rows):
+    """Rows of mouth rectangles (n, 3, 96, 128), SHOWN of them spread evenly, as one PNG."""
+    shown = np.linspace(0, len(rows[0]) - 1, min(SHOWN, len(rows[0]))).round().astype(int)
+    sheet = np.concatenate([np.concatenate(list(row[shown]), axis=2) for row in rows], axis=1)
+    write_png(path, np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def measure_sync(folder, video, out):
+    """{figure: value} of `sonic-ms evaluate` on a video of out/portrait.png by the model in `folder`, which speaks what
+    the clip says, or the speech that comes with the package when the clip is silent."""
+    from sonic_ms.edge import EdgeModel
+    from sonic_ms.pipeline import TalkingModel
+    from sonic_ms.video import save_video
+
+    speech = Path(__file__).parents[1] / "examples" / "speech.wav"
+    header = read_header(video)
+    samples = load_audio(str(video), duration=SYNC_SECONDS) if header and header.audio else np.zeros(1, np.float32)
+    if voice_activity(samples).mean() < SPOKEN:
+        samples = load_audio(str(speech), duration=SYNC_SECONDS)
+    path = out / "sync.mp4"
+    made = TalkingModel(EdgeModel(folder)).generate(image=out / "portrait.png", audio=samples)
+    save_video(made, path, overwrite=True, progress=False)
+    figures = evaluate(path, samples, out / "portrait.png")
+    path.unlink()
+    return {name: figures[name]["value"] for name in SYNC}
+
+
+def format_report(report):
+    """The report as the lines a user wants to see."""
+    before, after, sync = report["before"], report["after"], report["sync"]
+    names = {"mouth": "error of the mouth", "inside": "error inside it", "detail": "detail inside it, of the clip's"}
+    lines = [f"{text}: {before[name]:.4f} -> {after[name]:.4f}" for name, text in names.items()]
+    lines[0] += f" ({100 * report['improvement']:.0f} % less, {report['frames']['held_out']} held-out frames)"
+    lines += [f"sync, {name}: {sync['before'][name]} -> {sync['after'][name]}" for name in SYNC]
+    return "\n".join([*lines, *(f"note: {note}" for note in report["notes"]), f"{report['seconds']:.0f} s"])
