@@ -1,0 +1,118 @@
+"""MindRecord shards: one file for the clips of one video, and its index (.db), which MindRecord keeps beside it.
+
+Fields of a record: `id`; `buckets` (2,) float32; `meta`, JSON with the shapes of the arrays, the lengths of the JPEGs,
+the face box in the crop and the number of the reference frame; and as bytes, each with a full stop behind it because
+readers strip zeros from the end: `frames` (JPEGs, 25 a second), `audio` (int16, 16 kHz), `mask` (uint8) and, when they
+were computed, `latents` (12.5 a second), `image_latents`, `clip_embedding`, `whisper_states` (float16).
+"""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.errors import UsageError, WeightsError
+
+ENCODED = dict.fromkeys(("latents", "image_latents", "clip_embedding", "whisper_states"), np.float16)
+ARRAYS = {"audio": np.int16, "mask": np.uint8, **ENCODED}
+SUFFIXES = ("", ".db")
+LATENT_FPS = 12.5
+KEPT = 32  # samples in memory
+
+
+def write_shard(path, records):
+    """Write an iterator of records (clips.Record.finish), all with or all without networks' outputs."""
+    from mindspore.mindrecord import FileWriter
+
+    writer = None
+    for record in records:
+        arrays = {name: dtype for name, dtype in ARRAYS.items() if name in record}
+        meta = {"shapes": {name: record[name].shape for name in arrays}, "jpegs": [len(one) for one in record["jpegs"]]}
+        meta |= {"box": record["box"], "reference": record["reference"]}
+        row = {name: record[name].astype(dtype).tobytes() + b"." for name, dtype in arrays.items()}
+        row |= {"frames": b"".join(record["jpegs"]) + b".", "id": record["id"], "meta": json.dumps(meta)}
+        row["buckets"] = record["buckets"]
+        if writer is None:
+            writer = FileWriter(str(path), 1, overwrite=True)
+            schema = {name: {"type": "bytes"} for name in (*arrays, "frames")}
+            schema |= {"id": {"type": "string"}, "meta": {"type": "string"}}
+            writer.add_schema(schema | {"buckets": {"type": "float32", "shape": [2]}}, "talking clips")
+        writer.write_raw_data([row])
+    writer.commit()
+
+
+def read_rows(path, numbers=None, columns=None):
+    """Rows of a shard by mindspore.dataset, all or those with the given numbers, as dicts of numpy arrays."""
+    import mindspore.dataset as ds
+
+    options = {"sampler": ds.SubsetSampler(list(numbers))} if numbers is not None else {"shuffle": False}
+    try:
+        rows = ds.MindDataset(str(path), columns_list=columns, num_parallel_workers=1, **options)
+        return list(rows.create_dict_iterator(num_epochs=1, output_numpy=True))
+    except RuntimeError as error:
+        raise WeightsError(f"shard {path} cannot be read, it is damaged; build it again") from error
+
+
+def unpack(row):
+    """Row -> {"id", "meta" (dict), "buckets", arrays of ARRAYS that are there}."""
+    meta = json.loads(_text(row["meta"]))
+    out = {"id": _text(row["id"]), "meta": meta, "buckets": row["buckets"]}
+    for name, dtype in ARRAYS.items():
+        if name in row:
+            out[name] = np.frombuffer(row[name].tobytes()[:-1], dtype).reshape(meta["shapes"][name])
+    return out
+
+
+def pictures(row):
+    """Frames of a row, uint8 (n, side, side, 3)."""
+    import cv2
+
+    data, frames, start = np.frombuffer(row["frames"].tobytes(), np.uint8), [], 0
+    for length in json.loads(_text(row["meta"]))["jpegs"]:
+        frames.append(cv2.imdecode(data[start : start + length], cv2.IMREAD_COLOR)[:, :, ::-1])
+        start += length
+    return np.stack(frames)
+
+
+def _text(value):
+    value = value.item() if isinstance(value, np.ndarray) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Shards:
+    """The samples of a built folder as the trainer takes them (train/clips.py): a sequence, read when it is asked for.
+
+    Raises UsageError for a folder without finished clips or without networks' outputs, WeightsError for a shard that
+    is not as long as the index says.
+    """
+
+    def __init__(self, folder):
+        from sonic_ms.data.index import Index
+
+        index = Index.open(folder)
+        self.places = []
+        for entry in index.shards():
+            path = Path(folder) / entry["shard"]
+            index.check_shard(entry)
+            self.places += [(path, number) for number in range(len(entry["clips"]))]
+        if not self.places:
+            raise UsageError(f"{folder} holds no clip; see {index.path} for the reasons")
+        if not index.header["model"]:
+            raise UsageError(f"{folder} was built without --model: it holds pictures and sound, no latents to train on")
+        self._samples = OrderedDict()
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, number):
+        if number not in self._samples:
+            path, row = self.places[number]
+            names = ["id", "meta", "buckets", "mask", *ENCODED]
+            sample = unpack(read_rows(path, [row], names)[0])
+            sample["mask"] = sample["mask"].astype(np.float32) / 255
+            sample["fps"] = LATENT_FPS
+            self._samples[number] = sample
+            if len(self._samples) > KEPT:
+                self._samples.popitem(last=False)
+        return self._samples[number]
