@@ -28,6 +28,7 @@ OPEN_GAP = 0.15  # half mouth widths between the inner lips from which on a fram
 MAX_TURN = (12, 10)  # degrees of yaw and pitch that a frame may differ from the reference
 LOOKED_AT = 250  # frames that may become the reference
 SOON = 10  # frames before and after it in which no hand may come near
+CLEAR = 33  # percent of these frames that count as surely not covered
 LOWER_FACE = 64  # pixels of the average face they are compared on
 NOSE_BASE = (2, 97, 98, 326, 327)
 
@@ -98,7 +99,7 @@ def choose_reference(path, found):
     # a hand comes and goes slowly: a frame is as covered as those around it
     near = np.abs(np.subtract.outer(looked_at, looked_at)) <= SOON
     covered = np.where(near, difference, 0).max(1)
-    clear = [number for number, one in zip(looked_at, covered) if one <= np.median(covered)]
+    clear = [number for number, one in zip(looked_at, covered) if one <= np.percentile(covered, CLEAR)]
     return min(clear, key=cost.get)
 
 
