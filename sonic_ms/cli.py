@@ -123,6 +123,13 @@ def build_parser():
     check.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     check.set_defaults(run=_check)
 
+    fetch = commands.add_parser("fetch", help="download the published weights of sonic-base, for the converter")
+    fetch.add_argument("model", choices=("base",), help="base")
+    fetch.add_argument("--dst", default="checkpoints", help="folder for the files (default: checkpoints)")
+    fetch.add_argument("--accept-licences", action="store_true", help="do not ask: the licences were read and accepted")
+    fetch.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
+    fetch.set_defaults(run=_fetch)
+
     train = commands.add_parser("train", help="train a part of a model from a recipe")
     train.add_argument("config", help="YAML file, see configs/")
     train.add_argument("--out", help="folder for data, checkpoints, logs and weights (default: runs/RECIPE)")
@@ -263,6 +270,13 @@ def _check(args):
         print(format_row(row), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _fetch(args):
+    from sonic_ms.base_fetch import fetch_base
+
+    fetch_base(args.dst, args.accept_licences)
+    print(args.dst)
 
 
 def _train(args):
