@@ -30,6 +30,7 @@ def published_units(gear, unet_parts=PARTS):
     from mindspore import nn
 
     from sonic_ms.base_units import CELLS
+    from sonic_ms.models.unet import MAX_SCORES
     from sonic_ms.weights import set_precision
 
     unet = PUBLISHED["unet"]
@@ -41,6 +42,8 @@ def published_units(gear, unet_parts=PARTS):
     configs = PUBLISHED | {"unet": narrow}
 
     def build(network, part, *size):
+        if network == "unet":  # attention in as many slices as at full width
+            size = (MAX_SCORES * unet_parts // PARTS,)
         with nn.utils.no_init_parameters():
             cell = CELLS[network](configs[network], *size).set_train(False)
         return randomise(set_precision(getattr(cell, part) if part else cell, "fp16"))

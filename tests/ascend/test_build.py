@@ -144,6 +144,8 @@ def test_refusals(bundle, cann, monkeypatch):
     refused(UsageError, "never reads MINDIR", extra=[("model", "a.mindir")], **options)
     (cann.folder / "version.info").write_text("Version=9.0.0\n")
     refused(UsageError, "Ascend310 is gone from CANN 9.0.0", "Ascend310", **options)
+    monkeypatch.setenv("ASCEND_OPP_PATH", "/nowhere")
+    refused(EngineError, "ASCEND_OPP_PATH is /nowhere; source", **options)
     monkeypatch.delenv("ASCEND_OPP_PATH")
     refused(EngineError, "ASCEND_OPP_PATH is not set; source CANN's set_env.sh", **options)
     monkeypatch.setenv("PATH", "/nowhere")
