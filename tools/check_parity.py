@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """Compare every network of sonic-base with upstream's own outputs.
 
-    python tools/check_parity.py DIR [--module NAME] [--mode graph|pynative] [--dtype fp16] [--json OUT]
+    python tools/check_parity.py DIR [--module NAME] [--mode graph|pynative] [--dtype fp16] [--engine NAME] [--json OUT]
 
 DIR holds one folder a module: config.json, the weights in upstream's format, io.npz with inputs and outputs. Each
 module's weights go through the real converter and the strict loader; then the Cell runs and every output is compared.
+With --engine the Cell is exported, compared with its file, and the file runs on that engine instead.
 Exit code 0 if all are within their bars, 1 otherwise.
 """
 
@@ -26,8 +27,9 @@ SINGLE, DEEP, HALF = 1e-5, 5e-5, 1.5e-2  # bars: relative L2 of a small network,
 class Module:
     """A folder of the reference set: its config, its arrays, and its weights as converted Cells."""
 
-    def __init__(self, root, name, dtype):
+    def __init__(self, root, name, dtype, engine=None):
         self.root, self.folder, self.dtype = root, root / name, dtype
+        self.engine = engine or run_cell
         self.config = json.loads((self.folder / "config.json").read_text())
         self.io = dict(np.load(self.folder / "io.npz", allow_pickle=False))
 
@@ -56,13 +58,46 @@ class Module:
 
     def run(self, cell, *arrays):
         """A Cell on arrays; returns an array or a tuple of arrays, float32."""
-        import mindspore as ms
-
         dtype = np.float16 if self.dtype == "fp16" else np.float32
-        out = cell(*[ms.Tensor(np.asarray(array, dtype)) for array in arrays])
-        if isinstance(out, tuple):
-            return tuple(part.asnumpy().astype(np.float32) for part in out)
-        return out.asnumpy().astype(np.float32)
+        out = self.engine(cell, [np.ascontiguousarray(array, dtype) for array in arrays])
+        out = tuple(part.astype(np.float32) for part in out)
+        return out if len(out) > 1 else out[0]
+
+
+def run_cell(cell, arrays):
+    """A Cell in MindSpore itself: list of arrays."""
+    import mindspore as ms
+
+    from sonic_ms.export import as_arrays
+
+    return as_arrays(cell(*[ms.Tensor(array) for array in arrays]))
+
+
+class ExportedEngine:
+    """Runs a Cell as a bundle of one unit on an engine; exported once for each set of shapes."""
+
+    def __init__(self, name, dtype, folder):
+        self.name, self.dtype, self.folder, self.opened = name, dtype, Path(folder), {}
+
+    def __call__(self, cell, arrays):
+        key = (id(cell), *[array.shape for array in arrays])
+        if key not in self.opened:
+            self.opened[key] = cell, self.open(cell, arrays)  # the Cell is kept so that its id stays its own
+        _, engine = self.opened[key]
+        return list(engine.run("graph", {f"input_{index}": array for index, array in enumerate(arrays)}).values())
+
+    def open(self, cell, arrays):
+        from sonic_ms.export import export
+        from sonic_ms.runtime.engine import open_engine
+        from sonic_ms.units import Tensor, Unit
+
+        def tensors(prefix, values):
+            return tuple(Tensor(f"{prefix}_{i}", value.shape, str(value.dtype)) for i, value in enumerate(values))
+
+        unit = Unit("graph", tensors("input", arrays), tensors("output", run_cell(cell, arrays)), lambda: cell)
+        out, formats = self.folder / str(len(self.opened)), ("mindir",) if self.name == "mindspore" else ("onnx",)
+        bundle = export("sonic-base", {"graph": unit}, out, formats, self.dtype, {}, {}, "", progress=lambda line: None)
+        return open_engine(self.name, bundle)
 
 
 # Each check takes a Module and yields (output, ours, theirs, bar, measure); measure is relative L2 or max abs error.
@@ -221,10 +256,10 @@ def error(ours, theirs, measure):
     return np.abs(difference).max(), np.linalg.norm(difference) / max(np.linalg.norm(theirs), 1e-30)
 
 
-def check(root, name, dtype):
+def check(root, name, dtype, engine=None):
     """Rows of one module: dicts with module, output, max_abs, relative_l2, bar, measure, ok."""
     rows = []
-    for output, ours, theirs, bar, measure in CHECKS[name](Module(root, name, dtype)):
+    for output, ours, theirs, bar, measure in CHECKS[name](Module(root, name, dtype, engine)):
         if dtype == "fp16" and bar in (SINGLE, DEEP):
             bar = HALF
         largest, relative = error(ours, theirs, measure)
@@ -249,29 +284,38 @@ def parse(arguments):
     parser.add_argument("--module", choices=sorted(CHECKS), help="check this one only")
     parser.add_argument("--mode", choices=("graph", "pynative"), default="graph", help="how MindSpore runs the Cells")
     parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="weights and activations")
+    parser.add_argument("--engine", choices=("mindspore", "onnxruntime", "lite"), help="run exported files on it")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the table as JSON")
     return parser.parse_args(arguments)
+
+
+def check_all(options, folder):
+    """Print the table of the modules asked for and return its rows. folder: for exported files."""
+    present = [name for name in sorted(CHECKS) if (options.dir / name / "io.npz").is_file()]
+    names = [options.module] if options.module else present
+    if not names or not set(names) <= set(present):
+        raise UsageError(f"{options.dir} has no reference for {', '.join(names) or 'any module'}")
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE if options.mode == "graph" else ms.PYNATIVE_MODE, device_target="CPU")
+    engine = ExportedEngine(options.engine, options.dtype, folder) if options.engine else None
+    rows = []
+    print(f"{'module':16}{'output':18}{'max abs':>11}{'rel L2':>11}{'bar':>10}")
+    for name in names:
+        for row in check(options.dir, name, options.dtype, engine):
+            rows.append(row)
+            verdict = "ok" if row["ok"] else "FAILED"
+            bar = f"{row['bar']:.0e} {'abs' if row['measure'] == 'max' else 'rel'}"
+            numbers = f"{row['max_abs']:11.2e}{row['relative_l2']:11.2e}{bar:>10}"
+            print(f"{name:16}{row['output']:18}{numbers}  {verdict}", flush=True)
+    return rows
 
 
 def main(arguments=None):
     options = parse(arguments)
     try:
-        present = [name for name in sorted(CHECKS) if (options.dir / name / "io.npz").is_file()]
-        names = [options.module] if options.module else present
-        if not names or not set(names) <= set(present):
-            raise UsageError(f"{options.dir} has no reference for {', '.join(names) or 'any module'}")
-        import mindspore as ms
-
-        ms.set_context(mode=ms.GRAPH_MODE if options.mode == "graph" else ms.PYNATIVE_MODE, device_target="CPU")
-        rows = []
-        print(f"{'module':16}{'output':18}{'max abs':>11}{'rel L2':>11}{'bar':>10}")
-        for name in names:
-            for row in check(options.dir, name, options.dtype):
-                rows.append(row)
-                verdict = "ok" if row["ok"] else "FAILED"
-                bar = f"{row['bar']:.0e} {'abs' if row['measure'] == 'max' else 'rel'}"
-                numbers = f"{row['max_abs']:11.2e}{row['relative_l2']:11.2e}{bar:>10}"
-                print(f"{name:16}{row['output']:18}{numbers}  {verdict}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = check_all(options, folder)
     except SonicError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1

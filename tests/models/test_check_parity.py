@@ -55,6 +55,15 @@ def test_one_output_changed_is_red(tool, tmp_path, module, key):
     assert tool.main([str(tmp_path), "--module", module]) == 1
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "mindspore"])
+def test_exported_files_on_an_engine(tool, capsys, monkeypatch, engine):
+    assert tool.main([str(REFERENCE), "--module", "audio2bucket", "--engine", engine]) == 0
+    monkeypatch.setattr(
+        tool.ExportedEngine, "__call__", lambda self, cell, arrays: [2 * tool.run_cell(cell, arrays)[0]]
+    )
+    assert tool.main([str(REFERENCE), "--module", "audio2bucket", "--engine", engine]) == 1
+
+
 def test_a_wrong_folder_is_an_error(tool, tmp_path, capsys):
     assert tool.main([str(tmp_path)]) == 1
     assert "has no reference for any module" in capsys.readouterr().err
