@@ -19,9 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "convert" / "manifests"
 
 # Published size -> tiny size, a network. Sizes that are not listed (3 colours, kernels, ...) stay.
-UNET = {size: size // 10 for size in (320, 640, 960, 1280, 1920, 2560, 5120, 10240)} | {1024: 64, 768: 96}
 CHANGES = {
-    "unet": UNET,
     "vae": {128: 32, 256: 64, 512: 128},
     "image_encoder": {1280: 64, 5120: 128, 1024: 64, 257: 17},
     "whisper_tiny": {384: 32, 1536: 64, 1500: 150, 51865: 100, 448: 40},
@@ -30,14 +28,31 @@ CHANGES = {
     "rife": {90: 16, 45: 8},
     "yoloface": {size: size // 6 for size in (24, 48, 96, 192, 384, 768, 1536)},
 }
+# The UNet keeps its first and its last level with one layer each, and has the same channels C everywhere. Outputs and
+# inputs of its matrices, first match; a vector has the outputs.
+C, CROSS, IDS = 32, 64, 96
+UNET_SIDES = (
+    (r"conv_in", C, 8),
+    (r"conv_out", 4, C),
+    (r"add_embedding\.linear_1", 4 * C, IDS),
+    (r"(time|add)_embedding\.linear_2", 4 * C, 4 * C),
+    (r"time_embedding\.linear_1|.*time_pos_embed\.linear_1", 4 * C, C),
+    (r".*time_emb_proj|.*time_pos_embed\.linear_2|.*\.ff(_in)?\.net\.2", C, 4 * C),
+    (r".*\.ff(_in)?\.net\.0", 8 * C, C),
+    (r".*attn2\.(to_k|to_v|processor)", C, CROSS),
+    (r".*mix_factor", 1, 1),
+    (r"up_blocks\..*spatial_res_block\.norm1", 2 * C, 0),  # beside the skip connection
+    (r"up_blocks\..*spatial_res_block\.(conv1|conv_shortcut)", C, 2 * C),
+    (r".*", C, C),
+)
+UNET_LEVELS = {"down_blocks.0": 0, "down_blocks.3": 1, "up_blocks.0": 0, "up_blocks.3": 1}
 # Layers left out, and what the names of others become: one block a level, two layers of CLIP.
 LEFT_OUT = {
-    "unet": r"down_blocks\.\d+\.(resnets|attentions)\.1\.|up_blocks\.\d+\.(resnets|attentions)\.1\.",
+    "unet": r"(down|up)_blocks\.([12]|\d\.(resnets|attentions)\.1)\.",
     "vae": r"encoder\.down_blocks\.\d+\.resnets\.1\.|decoder\.(up_blocks\.\d+\.resnets\.2|mid_block\.resnets\.1)\.",
     "image_encoder": r"vision_model\.encoder\.layers\.([2-9]|\d\d)\.",
     "yoloface": r"model\.\d+\.m\.[1-9]\.cv",
 }
-RENAMED = {"unet": (r"(up_blocks\.\d+\.(?:resnets|attentions))\.2\.", r"\1.1.")}
 FILES = {
     "unet": "Sonic/unet.pth",
     "audio2token": "Sonic/audio2token.pth",
@@ -52,7 +67,7 @@ FILES = {
 CONFIGS = {
     "stable-video-diffusion-img2vid-xt/unet/config.json": {
         "_class_name": "UNetSpatioTemporalConditionModel",
-        "num_attention_heads": [1, 2, 4, 4],
+        "num_attention_heads": [1, 2],
         "num_frames": 4,
     },
     "stable-video-diffusion-img2vid-xt/vae/config.json": {
@@ -76,18 +91,28 @@ CONFIGS = {
 def tiny_shapes(network):
     """{name: shape} of a network in upstream's names, at tiny size."""
     tensors = json.loads((MANIFESTS / f"{network}.json").read_text())["tensors"]
-    sizes, left_out = CHANGES[network], LEFT_OUT.get(network)
+    left_out = LEFT_OUT.get(network)
+    kept = {name: shape for name, shape in tensors.items() if not (left_out and re.match(left_out, name))}
+    if network == "unet":
+        return dict(unet_tensor(name, shape) for name, shape in kept.items())
+    sizes = CHANGES[network]
     shapes = {}
-    for name, shape in tensors.items():
-        if left_out and re.match(left_out, name):
-            continue
-        if network in RENAMED:
-            name = re.sub(*RENAMED[network], name)
-        if network == "yoloface" and name.startswith("model.23."):
-            shapes[name] = [shape[0], *[sizes.get(side, side) for side in shape[1:]]]  # 48 outputs stay
-        else:
-            shapes[name] = [sizes.get(side, side) for side in shape]
+    for name, shape in kept.items():
+        outputs = shape[:1] if network == "yoloface" and name.startswith("model.23.") else []  # 48 outputs stay
+        shapes[name] = outputs + [sizes.get(side, side) for side in shape[len(outputs) :]]
     return shapes
+
+
+def unet_tensor(name, shape):
+    """Name and shape in the tiny UNet of a tensor of the published one."""
+    outputs, inputs = next(sides for pattern, *sides in UNET_SIDES if re.match(pattern, name))
+    shape = [outputs, inputs, *shape[2:]] if len(shape) > 1 else [outputs]
+    if name.startswith(("down_blocks", "up_blocks")):
+        side, level, kind, index, tail = name.split(".", 4)
+        level = UNET_LEVELS[f"{side}.{level}"]
+        index = min(int(index), 1)
+        name = f"{side}.{level}.{kind}.{index}.{tail}"
+    return name, shape
 
 
 def random_tensor(name, shape, rng):

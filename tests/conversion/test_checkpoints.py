@@ -86,7 +86,7 @@ def test_widths(tree, tmp_path, dtype):
 def test_a_dry_run_writes_nothing(tree, tmp_path, capsys):
     assert pt2ms.main(["--src", str(tree), "--dst", str(tmp_path / "ours"), "--dry-run"]) == 0
     assert not (tmp_path / "ours").exists()
-    assert "unet: 930 mapped, 20 dropped, not written" in capsys.readouterr().out
+    assert "unet: 430 mapped, 8 dropped, not written" in capsys.readouterr().out
 
 
 def test_only_some_networks(tree, tmp_path, capsys):

@@ -220,7 +220,7 @@ def test_unknown_tensors_of_a_single_file_are_named(single, tmp_path):
         checkpoints.plan(tmp_path)
     broken = {name: values for name, values in file.items() if not name.endswith("mlp.c_fc.bias")}
     safetensors.numpy.save_file(broken, tmp_path / "svd.safetensors")
-    (tmp_path / "svd.json").write_text(json.dumps({"num_attention_heads": [1, 2, 4, 4], "hidden_act": "gelu"}))
+    (tmp_path / "svd.json").write_text(json.dumps({"num_attention_heads": [1, 2], "hidden_act": "gelu"}))
     with pytest.raises(WeightsError, match=r"missing: .*fc1\.bias"):
         checkpoints.plan(tmp_path)
 
