@@ -2,7 +2,7 @@
 
     manifest.json  {"format": 1, "model", "precision", "mindspore", "mind_ir_version", "opset", "weights_sha256",
                     "licence", "gear", "units": {NAME: {"inputs": [{"name", "shape", "dtype"}], "outputs": [...],
-                    "onnx" | "mindir" | "om": {"path", "sha256", "data": [{"path", "sha256"}]}}}}
+                    "onnx" | "mindir" | "om" | "lite": {"path", "sha256", "data": [{"path", "sha256"}]}}}}
     config/        config.json of each network
     onnx/, mindir/ the graphs
 
@@ -19,7 +19,7 @@ from sonic_ms.units import Tensor, Unit
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KINDS = ("onnx", "mindir", "om")
+KINDS = ("onnx", "mindir", "om", "lite")
 DTYPES = ("float32", "float16", "int32")
 REQUIRED = ("format", "model", "precision", "weights_sha256", "licence", "gear", "units")
 

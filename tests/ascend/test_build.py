@@ -178,6 +178,11 @@ def test_lite(audited, cann):
     ini = (audited.folder / "lite/Ascend310P3/second/converter.ini").read_text()
     assert "precision_mode=enforce_fp16" in ini and "externalWeight" not in ini
     assert build_lite(audited.folder, "Ascend310P3", report=quiet) == []
+    assert Bundle.load(audited.folder).path("first", "lite").read_bytes() == b"lite"
+    audited.manifest["units"]["first"]["lite"] = {"path": "../first.mindir", "sha256": ""}
+    (audited.folder / "manifest.json").write_text(json.dumps(audited.manifest))
+    with pytest.raises(WeightsError, match="leaves the bundle"):
+        Bundle.load(audited.folder)
 
 
 def test_lite_configuration():
