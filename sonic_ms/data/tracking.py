@@ -1,6 +1,5 @@
 """One pass over a video: what the filters need to know of every frame, about 4 kB each."""
 
-import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +11,7 @@ SMALL = (64, 36)  # pixels: the picture that scene cuts are seen on
 CUT = 14.0  # grey levels that neighbouring small pictures of a cut differ by, at least
 CUT_OVER_USUAL = 4.0  # and times the difference usual around it: a waving hand is no cut
 CUT_WINDOW = 12  # frames each way
-COUNT_EVERY = FPS // 2  # frames between two counts of the faces
+COUNT_EVERY = FPS // 2  # frames between two counts of the faces, or two searches for one
 SIDE_FACE = 0.4  # of the largest face's height: smaller faces in the background do not matter
 SHARPNESS_EVERY = 5  # frames
 SHARPNESS_HEIGHT = 128  # pixels the face is scaled to, so that sharpness does not depend on its size
@@ -42,8 +41,17 @@ def track(frames, analyzer):
     """Track of an iterator of frames."""
     points, faces, sharpness, differences = [], [], [], []
     before, count, sharp, size = None, 0, 0.0, (0, 0)
-    pictures, again = itertools.tee(frames)
-    for i, (rgb, found) in enumerate(zip(pictures, analyzer.track(again))):
+    current, seen = [None], True
+
+    def at_hand():
+        while True:
+            yield current[0]
+
+    following = analyzer.track(at_hand())
+    for i, rgb in enumerate(frames):
+        current[0] = rgb
+        # a search costs 50 times what following costs: where no face was, look again only now and then
+        found = next(following) if seen or i % COUNT_EVERY == 0 else None
         size = rgb.shape[1::-1]
         small = cv2.resize(rgb, SMALL, interpolation=cv2.INTER_AREA).astype(np.float32)
         differences.append(0.0 if before is None else float(np.abs(small - before).mean()))
