@@ -12,6 +12,7 @@ OPSETS = range(11, 19)  # that ATC reads
 def fix_model(model, unit):
     """Apply every fix to an onnx.ModelProto, in place."""
     fix_pads(model)
+    drop_tiles(model)
     name_ends(model, unit)
     version = model.opset_import[0].version
     if version not in OPSETS:
@@ -25,6 +26,31 @@ def fix_pads(model):
             if node.op_type == "Conv" and attribute.name == "pads" and len(attribute.ints) == 4:
                 top, bottom, left, right = attribute.ints
                 attribute.ints[:] = [top, left, bottom, right]
+
+
+def drop_tiles(model):
+    """Remove a Tile whose uses are sums and products with a full-sized tensor: ONNX operators broadcast by themselves.
+    The Cells tile for MindSpore's CPU only, see portable.spread."""
+    graph = model.graph
+    weights = {weight.name for weight in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    uses = {}
+    for node in graph.node:
+        for name in node.input:
+            uses.setdefault(name, []).append(node)
+    ends = {value.name for value in graph.output}
+
+    def full(name):
+        return name not in weights and not (name in made_by and made_by[name].op_type in ("Tile", "Constant"))
+
+    for tile in [node for node in graph.node if node.op_type == "Tile" and node.output[0] not in ends]:
+        name = tile.output[0]
+        others = [[one for one in node.input if one != name] for node in uses.get(name, ())]
+        kinds = {node.op_type for node in uses.get(name, ())}
+        if kinds <= {"Add", "Sub", "Mul"} and all(len(other) == 1 and full(other[0]) for other in others):
+            for node in uses[name]:
+                node.input[:] = [tile.input[0] if one == name else one for one in node.input]
+            graph.node.remove(tile)
 
 
 def name_ends(model, unit):

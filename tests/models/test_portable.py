@@ -187,3 +187,48 @@ def test_timestep_embedding_puts_cosines_first():
     assert out[0].tolist() == [1, 1, 1, 0, 0, 0]
     frequency = 1e4 ** (-np.arange(3) / 3)
     close(out[1], np.concatenate([np.cos(1.5 * frequency), np.sin(1.5 * frequency)]).astype(np.float32), 1e-6)
+
+
+def test_the_onnx_export_has_no_tiles(tmp_path):
+    """Operands are tiled for MindSpore's CPU; ONNX operators broadcast by themselves."""
+    import onnx
+    import onnxruntime
+
+    from sonic_ms.onnx_fixes import drop_tiles
+
+    x, weight, bias = normal(2, 12, 5, 7), normal(12), normal(12)
+    cell = load(portable.GroupNorm(4, 12, 1e-5), weight=weight, bias=bias)
+    ms.onnx.export(cell, ms.Tensor(x), file_name=str(tmp_path / "norm.onnx"))
+    model = onnx.load(tmp_path / "norm.onnx")
+    assert [node.op_type for node in model.graph.node].count("Tile") == 2
+    drop_tiles(model)
+    assert "Tile" not in [node.op_type for node in model.graph.node]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    close(found, cell(ms.Tensor(x)).asnumpy(), 1e-5)
+
+
+def test_a_tile_that_gives_the_size_stays():
+    """Nothing else of that sum or product has it."""
+    from onnx import TensorProto, helper
+
+    from sonic_ms.onnx_fixes import drop_tiles
+
+    def graph(*nodes):
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y", "out")]
+        repeats = helper.make_tensor("repeats", TensorProto.INT64, [2], [1, 4])
+        one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+        return helper.make_model(helper.make_graph(nodes, "g", ends[:2], ends[2:], [repeats, one]))
+
+    def tile(source, name):
+        return helper.make_node("Tile", [source, "repeats"], [name])
+
+    for nodes in (
+        (tile("x", "a"), helper.make_node("Add", ["a", "one"], ["out"])),
+        (tile("x", "a"), tile("y", "b"), helper.make_node("Mul", ["a", "b"], ["out"])),
+        (tile("x", "a"), helper.make_node("Relu", ["a"], ["out"])),
+        (tile("x", "out"),),
+    ):
+        model = graph(*nodes)
+        drop_tiles(model)
+        assert len(model.graph.node) == len(nodes)
