@@ -115,9 +115,10 @@ def test_outputs_belong_to_the_caller_and_repeat_exactly(engine):
     first = engine.run("mix", values(MIX, 0))
     kept = {name: array.copy() for name, array in first.items()}
     engine.run("mix", values(MIX, 1))
-    again = engine.run("mix", values(MIX, 0))
     for name in kept:
         np.testing.assert_array_equal(first[name], kept[name])
+    again = engine.run("mix", values(MIX, 0))
+    for name in kept:
         np.testing.assert_array_equal(again[name], kept[name])
 
 
@@ -203,7 +204,7 @@ def test_a_run_that_takes_too_long_is_stopped(bundle, monkeypatch):
     started = time.monotonic()
     with pytest.raises(EngineError, match="took too long to run slow and was stopped; set SONIC_MS_LITE_TIMEOUT"):
         engine.run("slow", values(SLOW))
-    assert time.monotonic() - started < 3 and ended(worker)
+    assert time.monotonic() - started < 3 and not Path(f"/proc/{worker}").exists()  # not even a zombie
     assert engine.run("mix", values(MIX))["features"].any()  # a new worker
     engine.close()
 
