@@ -25,7 +25,7 @@ MIN_FRAMES = 50  # with a face
 MIN_OPEN = 30  # frames that show the inside of the mouth
 MAX_OPEN = 500  # of them that are used, spread evenly: more cost memory and add little
 OPEN_GAP = 0.15  # half mouth widths between the inner lips from which on a frame shows the inside
-MAX_TURN = (12, 10)  # degrees of yaw and pitch that a frame may differ from the reference
+MAX_TURN = (20, 20)  # degrees of yaw and pitch that a frame may differ from the reference; a smile alone reads as 10
 LOOKED_AT = 250  # frames that may become the reference
 SOON = 10  # frames before and after it in which no hand may come near
 CLEAR = 33  # percent of these frames that count as surely not covered
@@ -77,7 +77,7 @@ def portrait_cost(found):
     seen = [i for i, one in enumerate(found) if one is not None]
     turns = np.array([face.pose(found[i].points)[:2] for i in seen])
     gaps = np.array([lip_gap(found[i].points[:, :2]) for i in seen])
-    usual = np.abs(turns - np.median(turns, axis=0)) / MAX_TURN
+    usual = np.abs(turns - np.median(turns, axis=0)) / (12, 10)
     cost = np.maximum(gaps, 0.04) / 0.04 + np.abs(turns[:, 0]) / 15 + 2 * usual.sum(1)
     return dict(zip(seen, cost))
 

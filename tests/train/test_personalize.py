@@ -1,0 +1,166 @@
+"""Personalisation on a made-up person: sonic-edge with a green mouth plays in the clip, the shipped one learns it.
+
+One clip and one run serve most tests.
+"""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from sonic_ms import face, video
+from sonic_ms.audio import load_audio
+from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.data.synthetic import talking_clip
+from sonic_ms.errors import FaceError, OutputError, UsageError
+from sonic_ms.models.edge.renderer import FEATURES, Painter, PainterConfig, fold_norms
+from sonic_ms.pipeline import load_model
+from sonic_ms.train import footage, personalize
+from sonic_ms.units import EDGE_FOLDER
+from sonic_ms.weights import load_weights, save_model
+
+
+def shipped():
+    return load_weights(Painter(PainterConfig()).set_train(False), EDGE_FOLDER / "painter")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """5 s of someone with a green mouth, 256x256 pixels."""
+    folder = tmp_path_factory.mktemp("person")
+    painter = shipped()
+    bias = painter.leave.bias.asnumpy()
+    bias[0::4] -= 3
+    bias[1::4] += 2  # of red, green, blue, shade
+    painter.leave.bias.set_data(Tensor(bias))
+    save_model(painter, PainterConfig(), folder / "painter")
+    shutil.copytree(EDGE_FOLDER / "audio", folder / "audio")
+    speech = load_audio(str(DEMO_AUDIO), duration=5.0)
+    return talking_clip(folder / "clip.mp4", load_model(folder), DEMO_IMAGE, speech)
+
+
+@pytest.fixture(scope="module")
+def run(clip, tmp_path_factory):
+    """(folder, report) of a short run."""
+    before = personalize.SYNC_SECONDS
+    personalize.SYNC_SECONDS = 4.0
+    try:
+        out = tmp_path_factory.mktemp("run") / "model"
+        return out, personalize.personalize(clip, out, steps=24)
+    finally:
+        personalize.SYNC_SECONDS = before
+
+
+class TestRun:
+    def test_the_mouth_of_held_out_frames_is_learned(self, run):
+        out, report = run
+        assert report["improvement"] >= 0.2
+        assert report["after"]["inside"] < report["before"]["inside"]
+        assert report["frames"]["training"] >= 20 and report["frames"]["held_out"] >= 5
+        assert json.loads((out / "report.json").read_text())["after"] == report["after"]
+
+    def test_the_sync_figures_do_not_fall(self, run):
+        _, report = run
+        before, after = report["sync"]["before"], report["sync"]["after"]
+        assert after["envelope_r"] >= before["envelope_r"] - 0.03
+        assert abs(after["envelope_lag"]) <= max(1, abs(before["envelope_lag"]))
+
+    def test_only_the_painter_changes(self, run):
+        out, _ = run
+        audio = "audio/model.safetensors"
+        assert (out / audio).read_bytes() == (EDGE_FOLDER / audio).read_bytes()
+        painter = "painter/model.safetensors"
+        assert (out / painter).read_bytes() != (EDGE_FOLDER / painter).read_bytes()
+        assert not (out / "sync.mp4").exists() and not (out / "training" / "checkpoints").exists()
+
+    def test_generate_takes_the_folder_and_shows_the_new_mouth(self, run):
+        out, _ = run
+        speech = load_audio(str(DEMO_AUDIO), duration=1.5)
+        frames = list(load_model(out).generate(image=DEMO_IMAGE, audio=speech, min_resolution=256, motion_scale=0.0))
+        redness = np.array([frame[..., 0].mean() - frame[..., 1].mean() for frame in frames])
+        assert redness.min() < redness[0] - 0.02  # the shipped mouth makes an open frame redder than a closed one
+
+    def test_a_folder_that_is_there_is_refused(self, clip, run):
+        with pytest.raises(OutputError, match="exists already"):
+            personalize.personalize(clip, run[0])
+
+
+class TestParts:
+    def test_a_folded_painter_is_stored_as_one_that_paints_the_same(self):
+        folded = fold_norms(shipped())
+        features = Tensor(np.random.default_rng(0).random((1, FEATURES, 96, 128), np.float32))
+        stored = personalize.unfolded(folded, PainterConfig())
+        names = [name for name, _ in stored.parameters_and_names()]
+        assert names == [name for name, _ in shipped().parameters_and_names()]
+        assert np.abs(stored(features).asnumpy() - folded(features).asnumpy()).max() < 1e-5
+
+    def test_no_frame_next_to_a_held_out_one_is_trained_on(self):
+        numbers = np.arange(0, 400, 2)
+        planes = np.zeros((200, 1), np.float32)
+        training, held_out = personalize.split(personalize.Pairs(planes, planes, planes, numbers), 400)
+        assert len(held_out) == 40 and held_out.numbers[-1] == 398
+        assert training.numbers[-1] < held_out.numbers[0] - 8 + 1
+
+    def test_more_light_in_a_batch_is_more_light_everywhere(self):
+        rng = np.random.default_rng(0)
+        features = rng.random((5, FEATURES, 4, 4)).astype(np.float32)
+        targets = rng.random((5, 3, 4, 4)).astype(np.float32)
+        pairs = personalize.Pairs(features, targets, np.ones((5, 1, 4, 4), np.float32), np.arange(5))
+        seen, wanted, _ = personalize.Batches(pairs)(rng, 6)
+        for one, target in zip(seen, wanted):
+            number = int(np.argmin(np.abs(features[:, 5] - one[5]).sum((1, 2))))
+            gain = target[0, 0, 0] / targets[number, 0, 0, 0]
+            assert 0.9 <= gain <= 1.1 and np.allclose(target, gain * targets[number], rtol=1e-4)
+            assert np.allclose(one[:3], gain * features[number, :3], rtol=1e-4)
+            assert np.allclose(one[-3:], gain * features[number, -3:], rtol=1e-4)
+            assert np.array_equal(one[3:-3], features[number, 3:-3])
+
+
+class TestFootage:
+    def test_the_reference_is_a_frame_with_closed_lips_and_no_hand_before_it(self, hopper, analyzer, monkeypatch):
+        """The photo 60 times; a hand covers the mouth in frames 20 to 39, the lips seem most closed there."""
+        points = next(analyzer.track([hopper])).points
+        mouth = points[[face.RIGHT_MOUTH_CORNER, face.LEFT_MOUTH_CORNER], :2].mean(0).astype(int)
+        frames, found = [], []
+        for i in range(60):
+            frame, one = hopper.copy(), points.copy()
+            if 20 <= i < 40:
+                frame[mouth[1] - 40 : mouth[1] + 60, mouth[0] - 70 : mouth[0] + 20] = (200, 150, 120)
+            else:
+                one[face.LOWER_LIP_MIDDLE, 1] += 3 + i / 10
+            frames.append(frame)
+            found.append(SimpleNamespace(points=one))
+        cost = footage.portrait_cost(found)
+        assert 20 <= min(cost, key=cost.get) < 40
+        monkeypatch.setattr(video, "read_video", lambda path: iter(frames))
+        chosen = footage.choose_reference("clip.mp4", found)
+        assert not 20 <= chosen < 40
+
+    def test_lips_put_where_they_are_give_the_still_row(self, hopper, analyzer):
+        from sonic_ms.models.edge.rig import OFFSETS, build_rig
+
+        points = next(analyzer.track([hopper])).points[:, :2].astype(np.float64) / 600
+        rig = build_rig(points)
+        opened = points.copy()
+        opened[list(face.INNER_LOWER_LIP[1:-1] + face.OUTER_LOWER_LIP[1:-1]), 1] += 0.3 * rig.mouth[4]
+        still, wide = footage.parameter_row(rig, points), footage.parameter_row(rig, opened)
+        gap = OFFSETS["paint"]
+        assert still[OFFSETS["width"]] == pytest.approx(0, abs=1e-6)
+        assert wide[gap] - still[gap] == pytest.approx(0.3, abs=0.06)
+
+    def test_clips_that_cannot_serve_are_one_line(self, hopper, tmp_path):
+        def clip(name, frame, n):
+            with video.VideoWriter(tmp_path / name, frame.shape[1::-1], None, 25) as writer:
+                for _ in range(n):
+                    writer.write(frame)
+            return tmp_path / name
+
+        with pytest.raises(FaceError, match="no face in any of 10 frames"):
+            footage.read_footage(clip("none.mp4", np.zeros_like(hopper), 10))
+        with pytest.raises(UsageError, match="20 frames with a face, expected at least 50"):
+            footage.read_footage(clip("short.mp4", hopper, 20))
+        with pytest.raises(UsageError, match="0 frames show the inside of the mouth"):
+            footage.read_footage(clip("closed.mp4", hopper, 60))
