@@ -42,11 +42,6 @@ class LiteEngine:
         self._target = os.environ.get("SONIC_MS_LITE_TARGET", "cpu")
         if self._target not in TARGETS:
             raise EngineError(f"SONIC_MS_LITE_TARGET is {self._target!r}; expected one of {', '.join(TARGETS)}")
-        if self._target == "cpu" and bundle.precision != "fp32":
-            raise EngineError(
-                f"{bundle.folder} is {bundle.precision}; MindSpore Lite computes in fp32 on a CPU: export with "
-                "--dtype fp32"
-            )
         self._timeout = _run_timeout()
         self._python = find_python()
         self._worker = self._start()
@@ -63,7 +58,7 @@ class LiteEngine:
             self._units, self._worker = {}, self._start()
         if name not in self._units:
             graph, unit = self._graph(name), self._bundle.units[name]
-            start, size, rows, arrays = self._worker.share((*unit.inputs, *unit.outputs))
+            size, rows, arrays = self._worker.share((*unit.inputs, *unit.outputs))
             self._worker.call(
                 f"load {name} from {graph}",
                 LOAD_TIMEOUT,
@@ -74,7 +69,6 @@ class LiteEngine:
                 device_id=device_id(),
                 precision=self._precision(),
                 threads=len(os.sched_getaffinity(0)),
-                start=start,
                 size=size,
                 inputs=rows[: len(unit.inputs)],
                 outputs=rows[len(unit.inputs) :],

@@ -36,7 +36,6 @@ class Worker:
     def __init__(self, python, environment):
         """python: path of an interpreter that has mindspore_lite; environment: its variables."""
         self._arena = _nameless_file()
-        self._size = 0  # bytes of the arena in use
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         self._log_start = 0  # of what it wrote since the last request
         self._unread = b""
@@ -69,9 +68,9 @@ class Worker:
             raise
 
     def share(self, tensors):
-        """Room in the arena for tensors (name, shape, dtype).
+        """Room for the tensors (name, shape, dtype) of a unit in the arena, which all units use in turn.
 
-        Returns (start, size, [[name, shape, dtype, offset]] for the worker, {name: array} for this side).
+        Returns (size, [[name, shape, dtype, offset]] for the worker, {name: array} for this side).
         """
         rows, size = [], 0
         for tensor in tensors:
@@ -79,16 +78,14 @@ class Worker:
             length = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
             size += -(-length // ALIGNMENT) * ALIGNMENT
         size = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        start = self._size
         try:
-            os.posix_fallocate(self._arena, start, size)  # a hole in a full file system would kill at first touch
-            memory = mmap.mmap(self._arena, size, offset=start)
+            os.posix_fallocate(self._arena, 0, size)  # a hole in a full file system would kill at first touch
+            memory = mmap.mmap(self._arena, size)
         except OSError as error:
             raise EngineError(
                 f"no room for {size >> 20} MB of tensors shared with MindSpore Lite ({error.strerror}); free memory"
             ) from error
-        self._size += size
-        return start, size, rows, {name: np.ndarray(shape, dtype, memory, at) for name, shape, dtype, at in rows}
+        return size, rows, {name: np.ndarray(shape, dtype, memory, at) for name, shape, dtype, at in rows}
 
     def call(self, what, timeout, **request):
         """Send a request, return the answer. what: words for messages; timeout: seconds, then the worker is killed."""

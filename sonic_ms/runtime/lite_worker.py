@@ -68,8 +68,8 @@ class Lite:
         converter.save_type = self.lite.ModelType.MINDIR
         converter.convert(fmk_type=self.lite.FmkType.ONNX, model_file=source, output_file=result)
 
-    def load(self, unit, graph, target, device_id, precision, threads, start, size, inputs, outputs):
-        """Load a graph. inputs, outputs: [name, shape, dtype, offset], offsets from `start` in the arena."""
+    def load(self, unit, graph, target, device_id, precision, threads, size, inputs, outputs):
+        """Load a graph. inputs, outputs: [name, shape, dtype, offset in the arena]."""
         context = self.lite.Context()
         context.target = [target]
         if target == "ascend":
@@ -80,7 +80,7 @@ class Lite:
             context.cpu.thread_num = threads
         model = self.lite.Model()
         model.build_from_file(graph, self.lite.ModelType.MINDIR, context)
-        memory = mmap.mmap(self.arena, size, offset=start)
+        memory = mmap.mmap(self.arena, size)
         views = [
             [(name, self.numpy.ndarray(shape, dtype, memory, offset)) for name, shape, dtype, offset in side]
             for side in (inputs, outputs)
@@ -94,7 +94,7 @@ class Lite:
         tensors = model.get_inputs()
         for tensor, array in arrange(unit, "input", tensors, inputs):
             dtype = tensor.dtype.name.lower()
-            if dtype != array.dtype.name:  # a graph compiled for Ascend may take float16
+            if dtype != array.dtype.name:  # compiled for Ascend it may take float16, converted for a CPU float32
                 array = array.astype(dtype)
             tensor.set_data_from_numpy(array)
         for tensor, array in arrange(unit, "output", model.predict(tensors), outputs):

@@ -29,8 +29,10 @@ def write_onnx():
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    types = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+
     def values(tensors):
-        return [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, one.shape) for one in tensors]
+        return [helper.make_tensor_value_info(one.name, types[one.dtype], one.shape) for one in tensors]
 
     def write(path, unit, nodes, weights):
         graph = helper.make_graph(

@@ -122,7 +122,7 @@ def test_outputs_belong_to_the_caller_and_repeat_exactly(engine):
         np.testing.assert_array_equal(again[name], kept[name])
 
 
-def test_units_share_a_worker_but_no_memory(engine):
+def test_units_share_a_worker_and_its_memory(engine):
     first = engine.run("mix", values(MIX))
     for number in (1, 2):
         np.testing.assert_array_equal(engine.run("twice", {"x": np.full(3, number, np.float32)})["y"], 2 * number)
@@ -358,12 +358,15 @@ def test_a_worker_that_never_starts(bundle, monkeypatch, tmp_path):
         LiteEngine(bundle)
 
 
-def test_half_precision_bundles_are_refused_on_a_cpu(bundle):
-    bundle.manifest["precision"] = "fp16"
-    with pytest.raises(
-        EngineError, match=r"is fp16; MindSpore Lite computes in fp32 on a CPU: export with --dtype fp32"
-    ):
-        LiteEngine(bundle)
+def test_half_precision_bundles_run_in_float32(make_bundle, write_onnx, tmp_path):
+    """Lite's converter turns the graph into float32; the engine keeps the types of the unit."""
+    half = Unit("half", (Tensor("x", (3,), "float16"),), (Tensor("y", (3,), "float16"),), None)
+    path = write_onnx(tmp_path / "half.onnx", half, [("Add", ("x", "x"), "y", {})], {})
+    engine = LiteEngine(make_bundle((half,), {"half": {"onnx": path}}, precision="fp16"))
+    found = engine.run("half", {"x": np.array([0.1, -2, 300], np.float16)})["y"]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, np.array([0.1, -2, 300], np.float16) * 2)
+    engine.close()
 
 
 def test_the_worker_is_python_3_7():
