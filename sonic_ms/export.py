@@ -82,20 +82,23 @@ def export_unit(ms, unit, folder, formats, tolerance, progress=print):
     expected = as_arrays(cell(*tensors))
     check_outputs(unit, expected, "its Cell")
     entry = unit_entry(unit)
-    for kind in formats:
-        write = {"mindir": write_mindir, "onnx": write_onnx}[kind]
-        found, entry[kind] = write(ms, cell, tensors, inputs, unit, folder)
+    files = {
+        kind: {"mindir": write_mindir, "onnx": write_onnx}[kind](ms, cell, tensors, unit, folder) for kind in formats
+    }
+    del cell, tensors
+    gc.collect()  # one copy of large weights in memory at a time: the Cell's, then each file's
+    for kind, (path, data) in files.items():
+        found = RUN[kind](ms, path, inputs, unit)
+        gc.collect()
         check_outputs(unit, found, f"the {kind} file")
         error = max(relative_error(one, other) for one, other in zip(found, expected))
         if not error <= tolerance:
             raise OutputError(
                 f"unit {unit.name}: the {kind} file differs from its Cell by {error:.1e} (bar {tolerance:g})"
             )
-        entry[kind]["relative_l2"] = float(f"{error:.2e}")
+        entry[kind] = file_entry(folder, path, data) | {"relative_l2": float(f"{error:.2e}")}
         progress(f"{unit.name}: {kind} {_megabytes(folder, entry[kind])}, error {error:.1e}, "
                  f"{time.perf_counter() - started:.0f} s")  # fmt: skip
-    del cell, tensors
-    gc.collect()
     return entry
 
 
@@ -120,26 +123,29 @@ def relative_error(found, expected):
     return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
 
 
-def write_mindir(ms, cell, tensors, inputs, unit, folder):
-    """(outputs of the file, its manifest entry). Above 1 GB MindSpore writes NAME_graph.mindir and a folder of data."""
+def write_mindir(ms, cell, tensors, unit, folder):
+    """(path of the graph, paths of its data). Above 1 GB MindSpore writes NAME_graph.mindir and a folder of data."""
     target = folder / "mindir" / unit.name
     target.parent.mkdir(exist_ok=True)
     ms.export(cell, *tensors, file_name=str(target), file_format="MINDIR")
     graph = target.with_suffix(".mindir")
     if not graph.is_file():
         graph = target.with_name(f"{unit.name}_graph.mindir")
-    data = sorted(target.with_name(f"{unit.name}_variables").glob("*"))
-    found = as_arrays(ms.nn.GraphCell(ms.load(str(graph)))(*tensors))
-    return found, file_entry(folder, graph, data)
+    return graph, sorted(target.with_name(f"{unit.name}_variables").glob("*"))
 
 
-def write_onnx(ms, cell, tensors, inputs, unit, folder):
-    """(outputs of the file in onnxruntime, its manifest entry)."""
+def run_mindir(ms, path, inputs, unit):
+    """Outputs of a MINDIR file."""
+    graph = ms.nn.GraphCell(ms.load(str(path)))
+    return as_arrays(graph(*[ms.Tensor(array) for array in inputs.values()]))
+
+
+def write_onnx(ms, cell, tensors, unit, folder):
+    """(path of the graph, paths of its data)."""
     try:
         import onnx
-        import onnxruntime
     except ImportError as error:
-        raise UsageError(f"ONNX export needs onnx and onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
+        raise UsageError(f"ONNX export needs onnx ({error}); pip install 'sonic_ms[onnx]'") from error
     from sonic_ms.onnx_fixes import fix_model
 
     path = folder / "onnx" / f"{unit.name}.onnx"
@@ -156,15 +162,27 @@ def write_onnx(ms, cell, tensors, inputs, unit, folder):
         data = [one for one in data if one.is_file()]  # none where every weight is small
     else:
         onnx.save_model(model, path)
-    del model
+    return path, data
+
+
+def run_onnx(ms, path, inputs, unit):
+    """Outputs of an ONNX file in onnxruntime, after onnx.checker."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"ONNX export needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
     onnx.checker.check_model(str(path))
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        found = session.run([tensor.name for tensor in unit.outputs], inputs)
+        return session.run([tensor.name for tensor in unit.outputs], inputs)
     except Exception as error:  # its exceptions share no base class of their own
         reason = " ".join(str(error).split())
         raise OutputError(f"unit {unit.name}: onnxruntime cannot run its file ({reason})") from error
-    return found, file_entry(folder, path, data)
+
+
+WRITE = {"mindir": write_mindir, "onnx": write_onnx}
+RUN = {"mindir": run_mindir, "onnx": run_onnx}
 
 
 def _megabytes(folder, entry):
