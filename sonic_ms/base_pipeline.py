@@ -19,6 +19,7 @@ from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.image import load_image
 from sonic_ms.interpolate import interpolate
 from sonic_ms.models.boxes import decode, detect, input_size
+from sonic_ms.preflight import Request, check_memory, weight_bytes
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.video import FPS, Video
 
@@ -104,6 +105,7 @@ class BaseModel:
         ticks = audio_stage.frame_count(len(samples))  # frames of the video at 25 a second
         # Doubling F frames gives 2F - 1; one more is generated and the surplus cut, so that no sound is lost.
         frames = ticks // 2 + 1 if settings.interpolation else (ticks + 1) // 2
+        self.check_memory(portrait, frames, settings)
         clip = self.encode(portrait, samples, frames)
         latents = self.denoise(clip, frames, settings, noise, progress)
         count = ticks if settings.interpolation else frames
@@ -116,6 +118,24 @@ class BaseModel:
                 yield pixels if portrait.size == pixels.shape[1::-1] else resize(pixels, portrait.size)
 
         return Video(stream, portrait.size, count, samples, source, fps)
+
+    def check_memory(self, portrait, frames, settings):
+        """ResourceError before any work when the request cannot fit; exported graphs have other engines' memory."""
+        networks = self.networks
+        if networks.gear is not None:
+            return
+        height, width = portrait.image.shape[:2]
+        request = Request(
+            height,
+            width,
+            frames,
+            settings.inference_steps,
+            settings.overlap,
+            3 if settings.batch_branches else 1,
+            settings.decode_chunk_size,
+        )
+        configs = {name: networks.config(name) for name in ("unet", "vae")}
+        check_memory(configs, request, weight_bytes(networks.folder))
 
     def find_face(self, photo, settings):
         """Box (x1, y1, x2, y2) of the face to animate, in pixels of the photo."""
