@@ -1,0 +1,180 @@
+"""sonic-base from a checkpoint tree to an mp4: tiny random weights, the real converter, command line and encoder."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import make_tiny_checkpoint
+import numpy as np
+import pt2ms_weights
+import pytest
+
+from sonic_ms import pipeline
+from sonic_ms.base_pipeline import BaseOptions
+from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.image import load_image
+from sonic_ms.video import probe
+
+FACE = "150,110,200,240"  # of the package's portrait: random detectors find nothing
+BOX = tuple(float(side) for side in FACE.split(","))
+SECONDS, TICKS, FRAMES = 0.44, 11, 6  # of speech, of the video at 25 a second, and those that are generated
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A converted model."""
+    root = tmp_path_factory.mktemp("base")
+    make_tiny_checkpoint.write_tree(root / "tree")
+    assert pt2ms_weights.main(["--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
+    return root / "model"
+
+
+class Counted:
+    """The networks of a model, with a count of the denoiser's calls."""
+
+    def __init__(self, networks):
+        self.networks, self.steps, self.batches = networks, 0, []
+
+    def __getattr__(self, name):
+        return getattr(self.networks, name)
+
+    def run(self, unit, *arrays):
+        if unit == "unet":
+            self.steps += 1
+            self.batches.append(len(arrays[0]))
+        return self.networks.run(unit, *arrays)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """Loaded once: graphs are compiled for few shapes."""
+    model = pipeline.load_model(str(folder))
+    model.networks = Counted(model.networks)
+    return model
+
+
+@pytest.fixture
+def command(folder, model, monkeypatch):
+    """Function (output, *flags) -> exit code of `sonic-ms generate` on the loaded model."""
+    monkeypatch.setattr(pipeline, "load_model", lambda *_: model)
+
+    def run(output, *flags):
+        return main(arguments(folder, output, *flags))
+
+    return run
+
+
+def arguments(folder, output, *flags):
+    return [
+        "generate", "--model", str(folder), "--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--output",
+        str(output), "--duration", str(SECONDS), "--min-resolution", "64", "--face-box", FACE, *flags,
+    ]  # fmt: skip
+
+
+def frames(model, **options):
+    """Frames of a clip of two steps, 12.5 a second, as one array: the same shapes in every test."""
+    settings = {
+        "duration": SECONDS,
+        "min_resolution": 64,
+        "inference_steps": 2,
+        "face_box": BOX,
+        "interpolation": False,
+    }
+    video = model.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), **settings | options)
+    assert video.fps == (25 if options.get("interpolation") else 12.5)
+    return np.stack(list(video))
+
+
+@pytest.fixture(scope="module")
+def plain(model):
+    return frames(model)
+
+
+def test_an_mp4_of_exact_length_with_audio(command, tmp_path):
+    assert command(tmp_path / "talk.mp4", "--inference-steps", "2") == 0
+    info = probe(tmp_path / "talk.mp4")
+    assert (info.frames, info.fps) == (TICKS, 25) and (info.width, info.height) == (64, 64)
+    assert info.audio_codec == "aac" and abs(info.audio_seconds - SECONDS) < 0.05
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.mp4"]  # nothing is left behind
+
+
+def test_without_interpolation_half_the_frames(command, tmp_path):
+    assert command(tmp_path / "talk.mp4", "--inference-steps", "1", "--no-interpolation") == 0
+    info = probe(tmp_path / "talk.mp4")
+    assert (info.frames, info.fps) == (-(-TICKS // 2), 12.5) and info.audio_seconds > 0.4
+
+
+def test_every_option_of_upstream_changes_the_video(model, plain):
+    """The flags reach the fields in test_cli; here each field reaches the networks. Seed 0 is a seed like any other."""
+    assert np.array_equal(frames(model, seed=0), plain)
+    changes = (
+        {"seed": 1}, {"dynamic_scale": 2.0}, {"image_guidance": 1.0}, {"audio_guidance": 1.0}, {"inference_steps": 3},
+        {"overlap": 2}, {"shift_offset": 3}, {"decode_chunk_size": 3}, {"crop": True, "expand_ratio": 0.2},
+    )  # fmt: skip
+    for change in changes:
+        changed = frames(model, **change)
+        assert changed.shape == plain.shape and not np.array_equal(changed, plain), change
+    wide, narrow = (frames(model, crop=True, expand_ratio=ratio) for ratio in (0.5, 0.1))
+    assert wide.shape == narrow.shape and not np.array_equal(wide, narrow)
+
+
+def test_branches_one_at_a_time_give_the_same_video(model, plain):
+    model.networks.batches = []
+    apart = frames(model, batch_branches=False)
+    assert set(model.networks.batches) == {1}
+    assert np.abs(apart.astype(int) - plain).max() <= 1
+
+
+def test_calls_leave_no_trace(model, plain):
+    """Upstream keeps its settings in a class, where one call changes the next."""
+    frames(model, seed=5, dynamic_scale=2.0, inference_steps=1)
+    assert np.array_equal(frames(model), plain)
+    with pytest.raises(AttributeError):
+        BaseOptions().seed = 3
+
+
+def test_the_size_of_the_photo_is_kept(model):
+    height, width = load_image(str(DEMO_IMAGE)).shape[:2]
+    kept = frames(model, keep_resolution=True, inference_steps=1)
+    assert kept.shape[1:3] == (height // 2 * 2, width // 2 * 2)
+
+
+def test_a_portrait_that_is_not_square(model):
+    photo = load_image(str(DEMO_IMAGE))
+    tall = np.concatenate([photo, photo[::-1]])[: photo.shape[0] * 2]
+    options = {"min_resolution": 64, "inference_steps": 1, "face_box": BOX, "interpolation": False}
+    video = model.generate(tall, str(DEMO_AUDIO), duration=SECONDS, **options)
+    shapes = {frame.shape for frame in video}
+    assert shapes == {(128, 64, 3)}
+
+
+def test_no_face_is_an_error_of_its_own(model):
+    grey = np.full((200, 200, 3), 127, np.uint8)
+    with pytest.raises(FaceError, match="no face found"):
+        model.generate(grey, str(DEMO_AUDIO), duration=SECONDS, min_resolution=64)
+    with pytest.raises(FaceError, match="outside"):
+        frames(model, face_box=(9000.0, 0.0, 50.0, 50.0))
+    with pytest.raises(UsageError, match="overlap"):
+        frames(model, overlap=4)
+
+
+def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_path):
+    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.npz"
+    flags = ("--inference-steps", "300", "--no-interpolation")
+    run = subprocess.Popen([sys.executable, "-m", "sonic_ms", *arguments(folder, output, *flags)],
+                           stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not state.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert state.exists() and not output.exists()
+    with np.load(state) as saved:
+        done = int(saved["steps"])
+    assert 0 < done < 300
+    model.networks.steps = 0
+    assert command(output, *flags, "--resume") == 0
+    assert model.networks.steps == (300 - done) * 2  # two windows a step
+    assert probe(output).frames == -(-TICKS // 2) and not state.exists()
