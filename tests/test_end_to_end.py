@@ -165,7 +165,7 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
     flags = ("--inference-steps", "300", "--no-interpolation")
     run = subprocess.Popen([sys.executable, "-m", "sonic_ms", *arguments(folder, output, *flags)],
                            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 240  # of compilation
     while not state.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)

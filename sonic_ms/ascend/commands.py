@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from sonic_ms.ascend.atc import PRECISIONS
+PRECISIONS = "fp16, mixed, fp32 or origin"  # the keys of atc.PRECISIONS, which cost an import of NumPy
 
 
 def add_commands(commands):
@@ -13,7 +13,7 @@ def add_commands(commands):
     lint.add_argument(
         "--soc", action="append", help="chip, such as Ascend310P3; repeatable (default: one of each family)"
     )
-    lint.add_argument("--precision", help=f"as for build-om: {', '.join(PRECISIONS)} (default: that of build-om)")
+    lint.add_argument("--precision", help=f"as for build-om: {PRECISIONS} (default: that of build-om)")
     _add_pairs(lint, "--atc-flag", "flag that ATC would get as well")
     lint.add_argument("--cann", help="version of CANN, such as 8.2; refuses chips it does not have")
     lint.add_argument("--memory-gb", type=float, help="memory of the board (default: the usual board of the chip)")
@@ -36,7 +36,7 @@ def add_commands(commands):
 
     om = commands.add_parser("build-om", help="compile the ONNX graphs of a bundle for a chip with CANN's atc")
     _add_build_options(om)
-    om.add_argument("--precision", help=f"{', '.join(PRECISIONS)} (default: fp16, origin for an fp16 bundle)")
+    om.add_argument("--precision", help=f"{PRECISIONS} (default: fp16, origin for an fp16 bundle)")
     _add_pairs(om, "--atc-flag", "another flag for ATC, such as op_debug_level=1; repeatable")
     om.add_argument("--host-cpu", help="aarch64 or x86_64, when the box's CPU is another than this one's")
     om.set_defaults(run=_build_om)
