@@ -4,6 +4,7 @@ The networks are those that tools/pt2ms_weights.py wrote into one folder. Nothin
 are decoded, interpolated and handed on a few at a time.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +180,9 @@ class BaseModel:
         latents = networks.run("vae_encoder", image_tensor(portrait.image))[0]
         for name in ("whisper", "clip", "audio2token", "audio2bucket"):
             networks.done(name)
-        return Clip(latents, buckets, portrait.mask, embedding, tokens, silence)
+        inputs = (np.ascontiguousarray(values) for values in (portrait.image, portrait.mask, samples))
+        source = hashlib.sha256(b"".join(values.tobytes() for values in inputs)).hexdigest()
+        return Clip(latents, buckets, portrait.mask, embedding, tokens, silence, source)
 
     def denoise(self, clip, frames, settings, noise=None, progress=None):
         """Latents of all frames, unscaled, (frames, 4, h, w)."""
