@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-PRECISIONS = "fp16, mixed, fp32 or origin"  # the keys of atc.PRECISIONS, which cost an import of NumPy
+PRECISIONS = "fp16, mixed, fp32, bf16 or origin"  # the keys of atc.PRECISIONS, which cost an import of NumPy
 
 
 def add_commands(commands):
