@@ -73,7 +73,8 @@ def from_dict(kind, values, where):
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise UsageError(f"{where}: unknown keys {', '.join(unknown)}; known are {', '.join(fields)}")
-    required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    nothing = dataclasses.MISSING
+    required = [name for name, one in fields.items() if one.default is nothing and one.default_factory is nothing]
     missing = [name for name in required if name not in values]
     if missing:
         raise UsageError(f"{where}: missing keys {', '.join(missing)}")
