@@ -35,17 +35,6 @@ PARTS = {  # what `trainable` may name -> parameters of SonicLoss
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
-    """A portrait and a recording; every validate_every steps a video of them is made and measured."""
-
-    image: str
-    audio: str
-    seconds: float = 2.0
-    min_resolution: int = 256
-    inference_steps: int = 25
-
-
-@dataclass(frozen=True)
 class BaseFinetuneConfig:
     """model: folder of a converted sonic-base. shards: folder of `sonic-ms data build`. trainable: names of PARTS.
 
@@ -62,7 +51,6 @@ class BaseFinetuneConfig:
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     bucket_weight: float = 0.1
     recompute: bool = True
-    validation: ValidationConfig | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.trainable) - set(PARTS))
@@ -163,7 +151,14 @@ def fingerprint(folder):
     return total.hexdigest()
 
 
-def finetune(config, samples, folder, resume=False, group=None, validate=None):
+def run(config, folder, resume=False):
+    """The recipe base_finetune of `sonic-ms train`: on a folder of `sonic-ms data build --model`."""
+    from sonic_ms.data.shards import Shards
+
+    return finetune(config, Shards(config.shards), folder, resume)
+
+
+def finetune(config, samples, folder, resume=False, group=None):
     """Train on `samples` (see clips.py) and write folder/model; returns the last row of the log."""
     from sonic_ms.train.distributed import Group
 
@@ -173,9 +168,7 @@ def finetune(config, samples, folder, resume=False, group=None, validate=None):
     loss = build_loss(networks, config)
     batches = Batches(samples, config.frames, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
     identity = identity_of(config, base=fingerprint(config.model))
-    identity.pop("validation", None)
-    hook = validate(networks) if validate else None
-    last = train(loss, batches, config.loop, folder, hook, resume, identity, group)
+    last = train(loss, batches, config.loop, folder, None, resume, identity, group)
     if group.rank == 0:
         networks.save(Path(folder) / "model")
     return last

@@ -7,6 +7,7 @@ from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import UsageError
 
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
+    "base_finetune": ("sonic_ms.train.base", "BaseFinetuneConfig"),
     "edge_audio": ("sonic_ms.train.edge_audio", "EdgeAudioConfig"),
     "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
 }

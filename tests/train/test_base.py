@@ -1,0 +1,101 @@
+"""The recipe of sonic-base: its file, what it refuses, and which parameters each part trains. Its loss, gradients and
+steps are compared with PyTorch by tools/check_train_step.py."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonic_ms.base_check import SMALL
+from sonic_ms.base_units import CELLS
+from sonic_ms.cli import main
+from sonic_ms.config import from_dict, read_yaml
+from sonic_ms.errors import UsageError, WeightsError
+from sonic_ms.train import base
+from sonic_ms.train.diffusion import SonicLoss
+from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
+
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "base_finetune.yaml"
+
+
+def settings(**changes):
+    values = read_yaml(RECIPE)
+    assert values.pop("recipe") == "base_finetune"
+    return values | changes
+
+
+def small_loss():
+    cells = [CELLS[name](SMALL[name]) for name in base.TRAINED]
+    return SonicLoss(SMALL["unet"], *cells, 2, 0.1), cells[0]
+
+
+def test_the_shipped_recipe_is_valid():
+    config = from_dict(base.BaseFinetuneConfig, settings(), str(RECIPE))
+    assert config.trainable == ("audio", "temporal") and config.loop.precision == "fp16"
+    assert config.noise == base.NoiseConfig() and config.lora == base.LoRAConfig()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainable": ["sound"]}, "expected some of audio, temporal, lora, all"),
+        ({"trainable": []}, "expected some of"),
+        ({"trainable": "audio"}, "expected a list"),
+        ({"frames": 0}, "expected at least 1"),
+        ({"frames": "many"}, "expected int"),
+        ({"speed": 1}, "unknown keys speed"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(UsageError, match=message):
+        from_dict(base.BaseFinetuneConfig, settings(**changes), "file")
+
+
+def test_a_folder_that_is_not_a_model(tmp_path):
+    with pytest.raises(WeightsError, match="lacks unet, audio2token, audio2bucket, vae"):
+        base.Networks(tmp_path, "fp32")
+
+
+def test_a_folder_without_clips(tmp_path, capsys):
+    text = RECIPE.read_text().replace("shards: shards", f"shards: {tmp_path}")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) != 0
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_each_part_trains():
+    counts, names = {}, {}
+    for part in ("audio", "temporal", "all"):
+        loss, _ = small_loss()
+        counts[part] = base.freeze(loss, (part,))
+        names[part] = {parameter.name for parameter in loss.trainable_params()}
+    assert names["audio"] and names["temporal"] and not names["audio"] & names["temporal"]
+    assert all("audio" in name for name in names["audio"])
+    assert all("temporal" in name or "time_pos_embed" in name for name in names["temporal"])
+    assert names["audio"] | names["temporal"] < names["all"]
+    assert counts["audio"] + counts["temporal"] < counts["all"]
+
+
+def test_adapters_alone_and_what_is_left_of_them():
+    import mindspore as ms
+
+    loss, unet = small_loss()
+    before = {name: parameter.asnumpy().copy() for name, parameter in unet.parameters_and_names()}
+    add_lora(unet, LoRAConfig(rank=2), seed=0)
+    base.freeze(loss, ("lora",))
+    trained = loss.trainable_params()
+    assert trained and all(parameter.name.endswith(("lora_up", "lora_down")) for parameter in trained)
+    for parameter in trained:
+        parameter.set_data(ms.Tensor(np.full(parameter.shape, 0.1, np.float32)))
+    merge_lora(unet)
+    after = {name: parameter.asnumpy() for name, parameter in unet.parameters_and_names()}
+    assert set(after) == set(before)
+    changed = {name for name in after if np.abs(after[name] - before[name]).max() > 1e-3}
+    assert changed and all(any(part in name for part in LoRAConfig().targets) for name in changed)
+
+
+def test_no_adapters_to_train():
+    loss, _ = small_loss()
+    with pytest.raises(UsageError, match="nothing is trained"):
+        base.freeze(loss, ("lora",))
