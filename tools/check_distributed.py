@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-# Of float32 weights on two devices, in units of their size: whole, two moments and the totals of the gradients, 3; sharded,
-# half of the moments and of the masters, which are a copy then, and all of the totals, 2.5. Small tensors stay whole.
-SHARE = 0.85
 """Train a tiny sonic-base in one process and in two, and compare: data parallel, sharded optimizer, a killed process.
 
     python tools/check_distributed.py [--json OUT] [--port 8218]
 
 Two real processes that msrun starts, with MindSpore's CPU collectives. Checked: both ways give the losses and weights
-of one process with twice the batch (bar 1e-5, relative L2 for the weights); sharding halves the optimizer; when one
+of one process with twice the batch (bar 1e-5, relative L2 for the weights); sharding makes the optimizer smaller; when one
 process is killed the job ends by itself, with a message and an exit code; and it resumes from its checkpoint to the
 same losses. Exit code 0 if all is so. Takes about three minutes on two cores.
 """
@@ -31,6 +28,9 @@ sys.path.insert(0, str(ROOT))  # run from a checkout without installing
 
 BAR, STEPS, PATIENCE = 1e-5, 4, 240  # relative difference; steps; seconds before a job counts as hanging
 CROSS, CHANNELS, FRAMES = 24, 8, 2
+# The optimizer's bytes on one of two devices, in units of the float32 weights: whole, two moments and the gradients'
+# totals, 3; sharded, half of the moments and of the masters, which are a copy then, and all totals, 2.5.
+SHARE = 0.85
 
 
 def build():
