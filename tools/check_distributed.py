@@ -4,9 +4,9 @@
     python tools/check_distributed.py [--json OUT] [--port 8218]
 
 Two real processes that msrun starts, with MindSpore's CPU collectives. Checked: both ways give the losses and weights
-of one process with twice the batch (bar 1e-5, relative L2 for the weights); sharding makes the optimizer smaller; when one
-process is killed the job ends by itself, with a message and an exit code; and it resumes from its checkpoint to the
-same losses. Exit code 0 if all is so. Takes about three minutes on two cores.
+of one process with twice the batch (bar 1e-5, relative L2 for the weights); sharding makes the optimizer smaller; when
+one process is killed the job ends by itself, with a message and an exit code; and it resumes from its checkpoint to
+the same losses. Exit code 0 if all is so. Takes about four minutes on two cores.
 """
 
 import argparse
