@@ -28,9 +28,7 @@ sys.path.insert(0, str(ROOT))  # run from a checkout without installing
 
 BAR, STEPS, PATIENCE = 1e-5, 4, 240  # relative difference; steps; seconds before a job counts as hanging
 CROSS, CHANNELS, FRAMES = 24, 8, 2
-# The optimizer's bytes on one of two devices, in units of the float32 weights: whole, two moments and the gradients'
-# totals, 3; sharded, half of the moments and of the masters, which are a copy then, and all totals, 2.5.
-SHARE = 0.85
+SHARE = 0.65  # of the optimizer's bytes on one of two devices; gradients' totals and small tensors stay whole
 
 
 def build():
