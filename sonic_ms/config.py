@@ -12,6 +12,16 @@ from pathlib import Path
 from sonic_ms.errors import InputMissingError, UsageError
 
 
+def require(config, checks, where=""):
+    """UsageError for the first of `checks`, rows of (field, whether it is good, what is expected), that does not hold.
+
+    where: names the settings in front of the message.
+    """
+    for name, good, expected in checks:
+        if not good:
+            raise UsageError(f"{where}{name} is {getattr(config, name)!r}; expected {expected}")
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """Settings of one video. Names and meaning follow Sonic where Sonic has them."""
@@ -42,9 +52,7 @@ class GenerateOptions:
             ("face", self.face == "largest" or str(self.face).isdigit(), "'largest' or an index such as 0"),
             ("max_audio_seconds", self.max_audio_seconds > 0, "a positive number of seconds"),
         )
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+        require(self, checks)
 
 
 def read_yaml(path):

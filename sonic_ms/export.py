@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.bundle import Bundle, file_entry, sha256_of, unit_entry, write_manifest
+from sonic_ms.assets import sha256_of
+from sonic_ms.bundle import Bundle, file_entry, unit_entry, write_manifest
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.samples import sample_inputs
 

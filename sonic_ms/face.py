@@ -327,6 +327,12 @@ def _similarity(source, target):
     return a, q.mean() - a * p.mean()
 
 
+def rigid_motion(source, target):
+    """(2, 3) similarity that carries the points of one mesh that speech does not move, (468, 2), onto another's."""
+    a, b = _similarity(source[list(RIGID)], target[list(RIGID)])
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
 def _carried(home, reference, points):
     """`home`, the crop that belongs to the mesh `reference`, moved along with the head to the mesh `points`."""
     a, b = _similarity(reference[list(RIGID), :2], points[list(RIGID), :2])

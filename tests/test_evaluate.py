@@ -10,6 +10,11 @@ from sonic_ms import evaluate as ev
 from sonic_ms import face
 from sonic_ms.audio import SAMPLE_RATE, frame_count
 from sonic_ms.errors import FaceError, InputMissingError, UsageError
+from sonic_ms.evaluate.frames import Ssim
+from sonic_ms.evaluate.masks import EYES, ssim_masks
+from sonic_ms.evaluate.pictures import find_blinks
+from sonic_ms.evaluate.seam import Seam
+from sonic_ms.evaluate.sound import mouth_figures, pauses_of, spans_of
 from sonic_ms.video import VideoWriter
 
 BEAT = (("m", 0.1), ("ɑː", 0.26), ("p", 0.1), ("a", 0.26), ("b", 0.1), ("æ", 0.2))  # seconds each, then a pause
@@ -68,7 +73,7 @@ class Puppet:
             soft = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 1)[..., None]
             image = (image * (1 - soft) + np.array([45, 20, 25]) * soft).astype(np.uint8)
         if blink:
-            for upper, lower in ev._EYES:
+            for upper, lower in EYES:
                 lids = self.points[list(upper + lower[::-1])]
                 colour = image[tuple(np.round(self.points[50, ::-1]).astype(int))].tolist()
                 cv2.fillPoly(image, [np.round(lids.mean(0) + 1.3 * (lids - lids.mean(0))).astype(np.int32)], colour)
@@ -163,7 +168,7 @@ def test_lag(late, passes):
     phones, sound = schedule(3)
     wanted = openings(phones, frame_count(len(sound)))
     envelope = wanted + 0.1 * np.random.default_rng(0).random(len(wanted))
-    figures = ev._mouth_figures(0.09 * np.roll(wanted, late), 0.0, envelope, wanted > 0, phones)
+    figures = mouth_figures(0.09 * np.roll(wanted, late), 0.0, envelope, wanted > 0, phones)
     assert figures["envelope_lag"]["value"] == late and figures["envelope_lag"]["passed"] is passes
     assert figures["envelope_r"]["passed"] is (abs(late) <= 2)
 
@@ -175,7 +180,7 @@ def test_closures_vowels_and_pauses_from_the_opening():
     voiced = np.array([any(p["ipa"] and p["start"] <= i / 25 < p["end"] for p in phones) for i in range(n)])
 
     def shares(opening, photo=0.01, phones=phones):
-        figures = ev._mouth_figures(opening, photo, wanted, voiced, phones)
+        figures = mouth_figures(opening, photo, wanted, voiced, phones)
         return tuple(figures[name]["passed"] for name in ("bilabials", "open_vowels", "pauses") if name in figures)
 
     assert shares(0.01 + 0.08 * wanted) == (True, True, True)
@@ -193,27 +198,27 @@ def test_pauses_and_vowels_are_picked_by_length():
     phones = [{"ipa": "", "start": 0.0, "end": 0.1}, {"ipa": "", "start": 0.1, "end": 0.35}]
     phones += [{"ipa": "a", "start": 0.35, "end": 0.4}, {"ipa": "aɪ", "start": 0.4, "end": 0.5}]
     phones += [{"ipa": "m", "start": 0.5, "end": 0.53}, {"ipa": "", "start": 0.53, "end": 0.8}]
-    assert ev.pauses_of(phones, np.ones(20, bool)) == [(0.0, 0.35)]
-    assert ev.pauses_of(phones, np.ones(25, bool)) == [(0.0, 0.35), (0.53, 1.0)]  # up to the end of the sound
-    assert ev._spans_of(phones, vowel=True) == [(0.4, 0.5)]
-    assert ev._spans_of(phones, vowel=False) == [(0.5, 0.53)]
+    assert pauses_of(phones, np.ones(20, bool)) == [(0.0, 0.35)]
+    assert pauses_of(phones, np.ones(25, bool)) == [(0.0, 0.35), (0.53, 1.0)]  # up to the end of the sound
+    assert spans_of(phones, vowel=True) == [(0.4, 0.5)]
+    assert spans_of(phones, vowel=False) == [(0.5, 0.53)]
     voiced = np.array([False] * 8 + [True] * 5 + [False] * 7 + [True] * 5)
-    assert ev.pauses_of(None, voiced) == [(0.0, 0.32)]
+    assert pauses_of(None, voiced) == [(0.0, 0.32)]
 
 
 def test_find_blinks():
     rng = np.random.default_rng(0)
     eyes = 0.95 + 0.01 * rng.standard_normal(500)
     eyes[200:400] -= np.linspace(0, 0.3, 200)  # the gaze drifts away
-    assert ev.find_blinks(eyes) == []
+    assert find_blinks(eyes) == []
     shape = np.array([0.1, 0.35, 0.5, 0.35, 0.1])
     for start in (60, 210, 480, 497):  # the last one is cut off
         eyes[start : start + 5] -= shape[: 500 - start]
-    blinks = ev.find_blinks(eyes)
+    blinks = find_blinks(eyes)
     assert [round(start) for start, _ in blinks] == [60, 210, 480]
     assert all(3 <= end - start <= 5 for start, end in blinks)
-    assert ev.find_blinks(0.6 + 0.15 * rng.standard_normal(500)) == []  # noise is no blink
-    assert ev.find_blinks(eyes[:20]) == []
+    assert find_blinks(0.6 + 0.15 * rng.standard_normal(500)) == []  # noise is no blink
+    assert find_blinks(eyes[:20]) == []
 
 
 def test_ssim_equals_skimage(hopper):
@@ -225,13 +230,13 @@ def test_ssim_equals_skimage(hopper):
     mask[100:300, 50:400] = True
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255, "full": True}
     expected = structural_similarity(photo, other, **options)[1]
-    compare = ev.Ssim(photo, (mask, ~mask, mask & False)).compare
+    compare = Ssim(photo, (mask, ~mask, mask & False)).compare
     assert compare(other)[:2] == pytest.approx([expected[mask].mean(), expected[~mask].mean()], abs=1e-4)
     assert compare(photo)[:2] == pytest.approx([1, 1], abs=1e-5) and np.isnan(compare(photo)[2])
 
 
 def test_masks_leave_the_lower_face_out(puppet):
-    outside, upper = ev.ssim_masks(puppet.points.astype(np.float64), puppet.photo.shape[:2])
+    outside, upper = ssim_masks(puppet.points.astype(np.float64), puppet.photo.shape[:2])
 
     def at(mask, index, down=0.0):
         x, y = puppet.points[index]
@@ -244,7 +249,7 @@ def test_masks_leave_the_lower_face_out(puppet):
 
 def test_seam_tells_a_patch_from_a_soft_mask_and_from_a_moving_outline(puppet, astronaut, analyzer):
     def ratio(photo, points, frames):
-        seam = ev.Seam(photo, points, 1.0)
+        seam = Seam(photo, points, 1.0)
         for frame in frames:
             seam.add(np.clip(frame, 0, 255).astype(np.uint8), keep=True)
         return seam.result()

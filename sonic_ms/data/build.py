@@ -9,11 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sonic_ms import face
+from sonic_ms.assets import sha256_of
 from sonic_ms.audio import FPS
 from sonic_ms.data.clips import Encoders, Record
 from sonic_ms.data.decode import frames_of, samples_of
 from sonic_ms.data.filters import cut_clips
-from sonic_ms.data.index import Index, sha256_of
+from sonic_ms.data.index import Index
 from sonic_ms.data.shards import SUFFIXES, write_shard
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sonic_ms.errors import UsageError
+from sonic_ms.config import require
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,4 @@ class DataConfig:
             ("max_lag", 0 <= self.max_lag <= 8, "0 to 8"),
             ("min_sync", -1 <= self.min_sync <= 1, "-1 to 1"),
         )
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+        require(self, checks)

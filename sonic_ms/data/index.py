@@ -7,25 +7,16 @@
 A line is written once the video's shard is complete, so that a build that was killed goes on with the next video.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
+from sonic_ms.assets import sha256_of
 from sonic_ms.data.shards import SUFFIXES
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
 
 NAME = "index.jsonl"
 VERSION = 1
-
-
-def sha256_of(path):
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Index:

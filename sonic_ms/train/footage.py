@@ -108,9 +108,7 @@ def lower_face(rgb, points):
     import cv2
 
     still = face.average_face((0, 0, LOWER_FACE, LOWER_FACE))[:, :2]
-    rigid = list(face.RIGID)
-    a, b = face._similarity(points[rigid], still[rigid])
-    matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    matrix = face.rigid_motion(points, still)
     grey = cv2.warpAffine(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), matrix, (LOWER_FACE, LOWER_FACE), flags=cv2.INTER_AREA)
     mask = np.zeros_like(grey)
     cv2.fillConvexPoly(mask, np.round(still[list(face.FACE_OVAL)]).astype(np.int32), 1)
@@ -125,11 +123,11 @@ def align(points, still):
     Scale from the points that speech does not move, the turn and sideways place from the mouth's corners, which the
     motion field cannot move apart from each other, the height from the base of the nose, as the upper teeth have it.
     """
-    a, _ = face._similarity(points[list(face.RIGID)], still[list(face.RIGID)])
+    scale = np.hypot(*face.rigid_motion(points, still)[:, 0])
     corners = [face.RIGHT_MOUTH_CORNER, face.LEFT_MOUTH_CORNER]
     own, other = (p[corners[1]] - p[corners[0]] for p in (points, still))
     angle = np.arctan2(other[1], other[0]) - np.arctan2(own[1], own[0])
-    turn = abs(a) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     along = other / np.linalg.norm(other)
     across = np.array([-along[1], along[0]])
     mouth = still[corners].mean(0) - turn @ points[corners].mean(0)

@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
+from sonic_ms.config import require
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.train import checkpoint
 from sonic_ms.train.distributed import Group
@@ -72,9 +73,7 @@ class LoopConfig:
             ("validate_every", self.validate_every >= 1, "at least 1"),
             ("seed", self.seed >= 0, "0 or more"),
         )
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"loop: {name} is {getattr(self, name)!r}; expected {expected}")
+        require(self, checks, "loop: ")
 
     def rate(self, step):
         """Learning rate of step 0, 1, ..."""
