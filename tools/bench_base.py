@@ -1,22 +1,24 @@
 #!/usr/bin/env python
 """Time and memory of the UNet of sonic-base against PyTorch: same weights, same inputs, same threads, one run.
 
-    python tools/bench_base.py [--size mid|full] [--rounds 3] [--engines mindspore,onnxruntime] [--json OUT]
+    python tools/bench_base.py [--size mid|full] [--rounds 7] [--engines mindspore,onnxruntime] [--json OUT]
 
-The reference is diffusers' UNetSpatioTemporalConditionModel with Sonic's audio attention (torch_reference.py). Weights
-go through the real converter, ONNX through the real exporter. Engines take turns, each in a process of its own, so
-that a busy machine slows all of them, no thread pool disturbs another, and peak memory is its own; medians are
-compared. 4 frames, 32x32 latents, one guidance branch. Needs the test extra, and for the full size 20 GB of disk.
+The reference is diffusers' UNetSpatioTemporalConditionModel with Sonic's audio attention (torch_reference.py); "plain"
+is the same without audio, as diffusers has it. Both as a user runs them: eager, no_grad, fused attention, weights read
+into ordinary memory. Ours go through the real converter, ONNX through the real exporter. Engines take turns, one run
+each, so that a change in the machine's speed reaches all of them; each has a process and all cores of its own, and so a
+peak memory of its own. 4 frames, 32x32 latents, one guidance branch. Needs the test extra; the full size also needs
+20 GB of disk and of memory.
 """
 
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without installing
 
-FRAMES, SIDE, RUNS = 4, 32, 3
+FRAMES, SIDE = 4, 32
 SIZES = {
     "mid": {"channels": (64, 128, 256, 256), "heads": (2, 4, 8, 8), "cross": 256, "id_width": 64},
     "full": {"channels": (320, 640, 1280, 1280), "heads": (5, 10, 20, 20), "cross": 1024, "id_width": 256},
@@ -93,20 +95,37 @@ def prepare_ours(size, folder, engines):
     np.savez(folder / "inputs.npz", **inputs)
     if "onnxruntime" in engines:
         tensors = [ms.Tensor(array) for array in arrays]
-        write_onnx(ms, units["unet"].build(), tensors, inputs, units["unet"], folder)
+        write_onnx(ms, units["unet"].build(), tensors, units["unet"], folder)
 
 
 def torch_engine(size, folder):
+    """Upstream's network: keys and values of every pixel computed at every step, as it does."""
     import torch
     from torch_reference import SonicUNet
 
-    torch.set_num_threads(os.cpu_count())
     with torch.device("meta"):
         unet = SonicUNet(layers=2, frames=FRAMES, random=False, **SIZES[size])
-    state = torch.load(folder / "upstream" / "unet.pth", mmap=True, weights_only=True)
-    unet.model.load_state_dict(state, assign=True)
+    unet.model.load_state_dict(torch.load(folder / "upstream" / "unet.pth", weights_only=True), assign=True)
     tensors = [torch.tensor(part) for part in torch_inputs(size)]
     return lambda: unet(*tensors).numpy()
+
+
+def plain_engine(size, folder):
+    """diffusers' network as it is, without audio."""
+    import torch
+    from torch_reference import SonicUNet
+
+    with torch.device("meta"):
+        unet = SonicUNet(layers=2, frames=FRAMES, random=False, audio=False, **SIZES[size]).model
+    state = torch.load(folder / "upstream" / "unet.pth", weights_only=True)
+    unet.load_state_dict({name: one for name, one in state.items() if ".processor." not in name}, assign=True)
+    sample, timestep, clip, _, _, ids = [torch.tensor(part) for part in torch_inputs(size)]
+
+    @torch.no_grad()
+    def step():
+        return unet(sample, timestep, clip[:1], ids, return_dict=False)[0].numpy()
+
+    return step
 
 
 def mindspore_engine(size, folder):
@@ -120,51 +139,50 @@ def mindspore_engine(size, folder):
 
 
 def onnxruntime_engine(size, folder):
-    import onnxruntime
+    from sonic_ms.runtime.onnx import open_session
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count()
-    path = str(folder / "onnx" / "unet.onnx")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(folder / "onnx" / "unet.onnx", ["CPUExecutionProvider"])
     with np.load(folder / "inputs.npz") as inputs:
         feed = dict(inputs)
     return lambda: session.run(None, feed)[0]
 
 
-def turn(name, size, folder, runs):
-    """One turn of an engine: (prediction, seconds of each run, seconds until the first prediction, peak GB)."""
+def open_engine(name, size, folder):
+    """In the process of an engine: load it and run it once. (prediction, seconds until it)"""
+    global _step
+    started = time.perf_counter()
+    _step = globals()[f"{name}_engine"](size, folder)
+    return _step(), time.perf_counter() - started
+
+
+def turn():
+    """In the process of an engine: (seconds of one run, peak GB so far)."""
     from sonic_ms.base_check import peak_gigabytes
 
     started = time.perf_counter()
-    step = globals()[f"{name}_engine"](size, folder)
-    out = step()
-    first = time.perf_counter() - started
-    seconds = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    return out, seconds, first, peak_gigabytes()
+    _step()
+    return time.perf_counter() - started, peak_gigabytes()
 
 
-def alone(function, *arguments):
-    """Call a function of this file in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def process():
+    """A fresh process for the functions of this file."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def compare(size, engines, rounds, folder):
     """Rows of the table, one an engine."""
-    alone(prepare_torch, size, folder)
-    alone(prepare_ours, size, folder, engines)
-    names = ("torch", *engines)
-    seconds, outs, firsts, peaks = {name: [] for name in names}, {}, {}, dict.fromkeys(names, 0.0)
-    for _ in range(rounds):
-        for name in names:
-            outs[name], times, firsts[name], peak = alone(turn, name, size, folder, RUNS)
-            seconds[name] += times
-            peaks[name] = max(peaks[name], peak)
-            print(f"{name}: {' '.join(f'{one:.3f}' for one in times)} s, peak {peak:.2f} GB", flush=True)
+    names = ("torch", "plain", *engines)
+    outs, firsts, peaks, seconds = {}, {}, {}, {name: [] for name in names}
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(process()) for name in names}
+        for name, pool in pools.items():
+            outs[name], firsts[name] = pool.submit(open_engine, name, size, folder).result()
+        for _ in range(rounds):
+            for name, pool in pools.items():
+                took, peaks[name] = pool.submit(turn).result()
+                seconds[name].append(took)
+    for name, times in seconds.items():
+        print(f"{name}: {' '.join(f'{one:.3f}' for one in times)} s, peak {peaks[name]:.2f} GB", flush=True)
     median = {name: float(np.median(times)) for name, times in seconds.items()}
     return [
         {
@@ -173,9 +191,12 @@ def compare(size, engines, rounds, folder):
             "ours_s": round(median[name], 4),
             "torch_s": round(median["torch"], 4),
             "ratio": round(median[name] / median["torch"], 3),
+            "plain_s": round(median["plain"], 4),
+            "plain_ratio": round(median[name] / median["plain"], 3),
             "ours_gb": round(peaks[name], 2),
             "torch_gb": round(peaks["torch"], 2),
             "memory_ratio": round(peaks[name] / peaks["torch"], 3),
+            "plain_gb": round(peaks["plain"], 2),
             "first_s": round(firsts[name], 1),
             "relative_l2": float(np.linalg.norm(outs[name] - outs["torch"]) / np.linalg.norm(outs["torch"])),
         }
@@ -183,15 +204,28 @@ def compare(size, engines, rounds, folder):
     ]
 
 
+def prepare(size, engines, folder):
+    """Weights and graphs of every engine, unless the folder has them."""
+    if not (folder / "inputs.npz").is_file():
+        for function, arguments in ((prepare_torch, (size, folder)), (prepare_ours, (size, folder, engines))):
+            with process() as pool:
+                pool.submit(function, *arguments).result()
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--size", choices=tuple(SIZES), default="mid", help="mid: 64-256 channels; full: as published")
-    parser.add_argument("--rounds", type=int, default=3, help=f"turns of each engine, {RUNS} timed runs each")
+    parser.add_argument("--rounds", type=int, default=7, help="timed runs of each engine, in turn; medians count")
     parser.add_argument("--engines", default="mindspore,onnxruntime", help="comma-separated, compared with torch")
+    parser.add_argument("--folder", metavar="DIR", type=Path, help="keep weights and graphs here, for the next time")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the table as JSON")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = compare(options.size, tuple(options.engines.split(",")), options.rounds, Path(folder))
+    engines = tuple(options.engines.split(","))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        prepare(options.size, engines, folder)
+        rows = compare(options.size, engines, options.rounds, folder)
     for row in rows:
         print(row)
     if options.json:

@@ -54,10 +54,20 @@ class AudioProcessor(torch.nn.Module):
 
 
 class SonicUNet:
-    """A UNet of diffusers with Sonic's processors; tiny by default. random=False: weights as they are made."""
+    """A UNet of diffusers with Sonic's processors; tiny by default. random=False: weights as they are made;
+    audio=False: with the processors of diffusers."""
 
     def __init__(
-        self, channels=(32, 64), heads=(1, 2), cross=24, layers=1, scale=1.0, frames=3, id_width=16, random=True
+        self,
+        channels=(32, 64),
+        heads=(1, 2),
+        cross=24,
+        layers=1,
+        scale=1.0,
+        frames=3,
+        id_width=16,
+        random=True,
+        audio=True,
     ):
         crossed = len(channels) - 1
         self.model = UNetSpatioTemporalConditionModel(
@@ -73,7 +83,7 @@ class SonicUNet:
         )
         self.hints = {"num_attention_heads": list(heads), "num_frames": frames, "ip_audio_scale": scale}
         for name, module in self.model.named_modules():
-            if name.endswith("attn2"):
+            if audio and name.endswith("attn2"):
                 module.processor = AudioProcessor(module.to_q.out_features, cross, scale)
         if random:
             shuffle(self.model)

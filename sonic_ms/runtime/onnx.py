@@ -26,10 +26,8 @@ class OnnxEngine:
     def _session(self, unit):
         if unit not in self._sessions:
             path = self._bundle.path(unit, "onnx")
-            options = self._runtime.SessionOptions()
-            options.log_severity_level = 3  # errors only
             try:
-                session = self._runtime.InferenceSession(str(path), options, providers=self.providers)
+                session = open_session(path, self.providers)
             except Exception as error:  # its exceptions share no base class of their own
                 raise EngineError(f"onnxruntime refuses {path}: {' '.join(str(error).split())}") from error
             self._sessions[unit] = session
@@ -56,3 +54,12 @@ class OnnxEngine:
 
     def close(self):
         self._sessions = {}
+
+
+def open_session(path, providers):
+    """The onnxruntime session of an ONNX file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(str(path), options, providers=providers)
