@@ -10,6 +10,7 @@ RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "base_finetune": ("sonic_ms.train.base", "BaseFinetuneConfig"),
     "edge_audio": ("sonic_ms.train.edge_audio", "EdgeAudioConfig"),
     "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
+    "syncnet": ("sonic_ms.train.syncnet", "SyncNetTraining"),
 }
 
 
