@@ -182,6 +182,7 @@ def generate(folder, portrait, piece, box):
         interpolation=False,
         image_guidance=1.0,
         audio_guidance=1.0,
+        shift_offset=0,  # training always saw frame 0 first
         decode_chunk_size=CHUNK,
         seed=SEED,
     )

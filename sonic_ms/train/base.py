@@ -16,13 +16,15 @@ import numpy as np
 
 from sonic_ms.base_units import NETWORKS
 from sonic_ms.errors import OutputError, UsageError, WeightsError
+from sonic_ms.export import weights_digest
 from sonic_ms.models.resnet import SpatialResBlock, TemporalResBlock
 from sonic_ms.models.unet import SpatialBlock, TemporalBlock
 from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
+from sonic_ms.train.distributed import Group, join
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
 from sonic_ms.train.trainer import NO_BF16, LoopConfig, has_bf16, identity_of, train
-from sonic_ms.weights import MODEL_FILE, TensorFile, load_config, load_weights, save_model, set_precision
+from sonic_ms.weights import load_config, load_weights, save_model, set_precision
 
 TRAINED = ("unet", "audio2token", "audio2bucket")
 PARTS = {  # what `trainable` may name -> parameters of SonicLoss
@@ -139,35 +141,21 @@ def build_loss(networks, config):
     return loss
 
 
-def fingerprint(folder):
-    """Size and first megabytes of what a run starts from: another base model is another training."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for name in TRAINED:
-        with TensorFile(Path(folder) / name / MODEL_FILE) as file:
-            for tensor in sorted(file.shapes)[:20]:
-                total.update(tensor.encode() + file.read_raw(tensor).tobytes())
-    return total.hexdigest()
-
-
 def run(config, folder, resume=False):
     """The recipe base_finetune of `sonic-ms train`: on a folder of `sonic-ms data build --model`."""
     from sonic_ms.data.shards import Shards
 
-    return finetune(config, Shards(config.shards), folder, resume)
+    return finetune(config, Shards(config.shards), folder, resume, join())
 
 
 def finetune(config, samples, folder, resume=False, group=None):
     """Train on `samples` (see clips.py) and write folder/model; returns the last row of the log."""
-    from sonic_ms.train.distributed import Group
-
     group = group or Group()
     networks = Networks(config.model, config.loop.precision)
     ms.set_seed(config.loop.seed)
     loss = build_loss(networks, config)
     batches = Batches(samples, config.frames, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
-    identity = identity_of(config, base=fingerprint(config.model))
+    identity = identity_of(config, base=weights_digest(config.model, TRAINED))  # other weights are another training
     last = train(loss, batches, config.loop, folder, None, resume, identity, group)
     if group.rank == 0:
         networks.save(Path(folder) / "model")

@@ -1,4 +1,4 @@
-"""Several processes as one training: what `msrun` starts, one process a device."""
+"""Several processes as one training: what `msrun` or a rank table starts, one process a device."""
 
 import os
 from dataclasses import dataclass
@@ -14,12 +14,18 @@ class Group:
     size: int = 1
 
 
+def started_in_group():
+    """Whether this process is one of several that msrun or scripts/train/train_rank_table.sh started."""
+    return any(int(os.environ.get(name, "1")) > 1 for name in ("MS_WORKER_NUM", "RANK_SIZE"))
+
+
 def join():
-    """The group that msrun started this process in; a group of one when it was not msrun that started it.
+    """The group that this process was started in, by msrun (MS_WORKER_NUM) or by a rank table (RANK_SIZE); one process
+    on its own is a group of one.
 
     Call once, before anything is computed. EngineError when the other processes cannot be reached.
     """
-    if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
+    if not started_in_group():
         return Group()
     from mindspore import communication
 

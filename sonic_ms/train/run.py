@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import UsageError
+from sonic_ms.train.distributed import started_in_group
 
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "base_finetune": ("sonic_ms.train.base", "BaseFinetuneConfig"),
@@ -12,6 +13,7 @@ RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
     "syncnet": ("sonic_ms.train.syncnet", "SyncNetTraining"),
 }
+FOR_GROUPS = ("base_finetune",)  # the others train in one process
 
 
 def train(config_path, out=None, resume=False):
@@ -20,6 +22,8 @@ def train(config_path, out=None, resume=False):
     name = settings.pop("recipe", None)
     if name not in RECIPES:
         raise UsageError(f"{config_path}: recipe is {name!r}; expected one of {', '.join(RECIPES)}")
+    if started_in_group() and name not in FOR_GROUPS:
+        raise UsageError(f"recipe {name} trains in one process; several are for {', '.join(FOR_GROUPS)}")
     module_name, class_name = RECIPES[name]
     import mindspore as ms
 
