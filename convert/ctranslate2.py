@@ -13,14 +13,14 @@ import numpy as np
 
 from convert.maps import NameMap, under
 from sonic_ms.errors import WeightsError
-from sonic_ms.weights import DTYPES
+from sonic_ms.weights import DTYPES, Closing
 
 HEADS = (b"\x05\x00\x00\x00\x0c\x00Whis", b"\x06\x00\x00\x00\x0c\x00Whis")  # first ten bytes, versions 5 and 6
 TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
 MAX_ARRAYS, MAX_RANK = 100_000, 8
 
 
-class CTranslate2Checkpoint:
+class CTranslate2Checkpoint(Closing):
     """`shapes`, `dtypes` and `read(name)`, as the other checkpoints have them."""
 
     def __init__(self, path):
@@ -70,12 +70,6 @@ class CTranslate2Checkpoint:
 
     def close(self):
         self._file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 NORM = {"gamma": "weight", "beta": "bias"}

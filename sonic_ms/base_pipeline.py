@@ -4,6 +4,7 @@ The networks are those that tools/pt2ms_weights.py wrote into one folder. Nothin
 are decoded, interpolated and handed on a few at a time.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class BaseOptions:
     expand_ratio: float = 1.0  # size of that square: room on each side of the face box, as a share of its size
     inference_steps: int = 25
     dynamic_scale: float = 1.0  # strength of the motion
+    motion_scale: float = 1.0  # strength of the head's share of it
+    align_offset: float = 0.0  # seconds; positive makes the mouth later
     image_guidance: float = 2.0
     audio_guidance: float = 7.5
     overlap: int = 0  # frames two neighbouring windows share
@@ -56,6 +59,8 @@ class BaseOptions:
             ("expand_ratio", 0 <= self.expand_ratio <= 5, "0 to 5"),
             ("inference_steps", 1 <= self.inference_steps <= 1000, "1 to 1000"),
             ("dynamic_scale", 0 <= self.dynamic_scale <= 3, "0 to 3"),
+            ("motion_scale", 0 <= self.motion_scale <= 3, "0 to 3"),
+            ("align_offset", -2 <= self.align_offset <= 2, "-2 to 2 seconds"),
             ("image_guidance", 0 <= self.image_guidance <= 30, "0 to 30"),
             ("audio_guidance", 0 <= self.audio_guidance <= 30, "0 to 30"),
             ("decode_chunk_size", 1 <= self.decode_chunk_size <= 64, "1 to 64"),
@@ -80,7 +85,7 @@ class BaseModel:
 
         Args:
             image, audio, sample_rate: as for sonic_ms.image.load_image and sonic_ms.audio.load_audio.
-            progress: function (step, steps), called after every denoising step.
+            progress: function (step, steps), called before the first denoising step and after each.
             noise: standard normal (frames, 4, h, w) to start from; by default drawn from the seed.
             options: fields of BaseOptions.
         Raises:
@@ -105,7 +110,8 @@ class BaseModel:
         # Doubling F frames gives 2F - 1; one more is generated and the surplus cut, so that no sound is lost.
         frames = ticks // 2 + 1 if settings.interpolation else (ticks + 1) // 2
         self.check_memory(portrait, frames, settings)
-        clip = self.encode(portrait, samples, frames)
+        heard = audio_stage.delay(samples, settings.align_offset)
+        clip = self.encode(portrait, heard, frames)
         latents = self.denoise(clip, frames, settings, noise, progress)
         count = ticks if settings.interpolation else frames
         source = audio if isinstance(audio, (str, Path)) else None
@@ -191,6 +197,8 @@ class BaseModel:
             noise = np.random.default_rng(settings.seed).standard_normal(shape, np.float32)
         if noise.shape != shape:
             raise UsageError(f"noise has shape {noise.shape}; this clip needs {shape}")
+        if settings.resume:  # other weights make another video of the same inputs
+            clip = dataclasses.replace(clip, source=f"{clip.source} {networks.digest()}")
         loop = DenoiseSettings(
             steps=settings.inference_steps,
             window=config.num_frames,
@@ -199,6 +207,7 @@ class BaseModel:
             image_guidance=(settings.image_guidance,) * 2,
             audio_guidance=(settings.audio_guidance,) * 2,
             dynamic_scale=settings.dynamic_scale,
+            motion_scale=settings.motion_scale,
             batch_branches=settings.batch_branches if networks.gear is None else networks.gear.branches == 3,
         )
         latents = denoise(

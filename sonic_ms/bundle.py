@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from sonic_ms.assets import sha256_of
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import InputMissingError, WeightsError
 from sonic_ms.units import Tensor, Unit
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are understood, so help and mista
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -202,7 +203,9 @@ def _generate(args):
     started = time.perf_counter()
     model = load_model(name, engine, bundle)
     loaded = time.perf_counter()
-    video = model.generate(image=args.image, audio=args.audio, **options)
+    with _step_bar() as bar:
+        report = {"progress": bar} if base else {}  # sonic-edge streams: its frames are its progress
+        video = model.generate(image=args.image, audio=args.audio, **report, **options)
     print_notes(model.notes)
     path = save_video(video, args.output, overwrite=args.overwrite)
     if args.verbose:
@@ -211,6 +214,25 @@ def _generate(args):
         seconds = video.n_frames / video.fps
         print(f"load {load:.1f} s, work {work:.1f} s for {seconds:.1f} s of video", file=sys.stderr)
     print(path)
+
+
+@contextlib.contextmanager
+def _step_bar():
+    """A function (step, steps) that shows the denoising steps on stderr; nothing appears before it is called."""
+    from tqdm import tqdm
+
+    bars = []
+
+    def report(step, steps):
+        if not bars:
+            bars.append(tqdm(total=steps, desc="denoising", unit="step"))
+        bars[0].update(step - bars[0].n)
+
+    try:
+        yield report
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _require_file(path):

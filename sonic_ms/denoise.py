@@ -24,8 +24,9 @@ class DenoiseSettings:
 
     image_guidance, audio_guidance: strength at the first and at the last step, linear between. overlap: frames two
     neighbouring windows share. shift_offset: frames by which the windows move from step to step. dynamic_scale: factor
-    on the motion buckets. fps: generated frames a second, as the UNet is told. batch_branches: run the three guidance
-    branches as one batch; False needs a third of the memory for activations.
+    on both motion buckets; motion_scale: on that of the head alone. fps: generated frames a second, as the UNet is
+    told. batch_branches: run the three guidance branches as one batch; False needs a third of the memory for
+    activations.
     """
 
     steps: int = 25
@@ -35,6 +36,7 @@ class DenoiseSettings:
     image_guidance: tuple = (2.0, 2.0)
     audio_guidance: tuple = (7.5, 7.5)
     dynamic_scale: float = 1.0
+    motion_scale: float = 1.0
     fps: float = 12.5
     batch_branches: bool = True
 
@@ -129,8 +131,8 @@ def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, pr
     """Latents of all frames, (n, 4, h, w) float32, still scaled by `scaling`.
 
     unet, context: the two Cells of the UNet as functions of arrays. config: their UNetConfig. noise (n, 4, h, w):
-    standard normal. scaling: the VAE's scaling factor. progress(step, steps) is called after each step. state: file
-    that keeps the last finished step; a run with the same inputs that finds it goes on from there.
+    standard normal. scaling: the VAE's scaling factor. progress(step, steps) is called before the first step and after
+    each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there.
     """
     count, _, height, width = noise.shape
     resume = Resume(state, clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest()))
@@ -141,6 +143,8 @@ def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, pr
     masks = mask_tokens(config, clip.mask, height, width)
     image = np.stack([np.zeros_like(clip.image_latents), clip.image_latents, clip.image_latents])
     image = np.repeat(image[:, None], settings.window, 1).astype(np.float32)  # (3, window, 4, h, w)
+    if progress:
+        progress(first, settings.steps)
     for index in range(first, settings.steps):
         total, times = np.zeros_like(latents), np.zeros(count, np.float32)
         for frames in windows(count, settings.window, settings.overlap, index * settings.shift_offset):
@@ -160,7 +164,8 @@ def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, pr
 def guided(unet, contexts, config, settings, masks, image, index, scheduler, noisy, clip, frames):
     """v-prediction (t, 4, h, w) of one window, guided away from no image and from no audio."""
     scaled = scheduler.scale_input(noisy, index).astype(np.float32)
-    ids = [settings.fps, *(clip.buckets[frames].mean(0) * settings.dynamic_scale)]
+    translation, expression = clip.buckets[frames].mean(0) * settings.dynamic_scale
+    ids = [settings.fps, translation * settings.motion_scale, expression]
     branches = contexts.branches(frames)
     groups = [range(3)] if settings.batch_branches else [[0], [1], [2]]
     predictions = []

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.assets import sha256_of
 from sonic_ms.bundle import Bundle, file_entry, unit_entry, write_manifest
-from sonic_ms.errors import OutputError, UsageError, WeightsError
+from sonic_ms.digest import weights_digest
+from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.samples import sample_inputs
 
 FORMATS = ("mindir", "onnx")
@@ -239,19 +239,6 @@ def _size(gears):
     if len(gears) > 1 or len(parts) != 2 or not all(part.isdigit() and int(part) % 64 == 0 for part in parts):
         raise UsageError(f"gears {', '.join(gears)}; sonic-base takes one WIDTHxHEIGHT, both divisible by 64")
     return int(parts[0]), int(parts[1])
-
-
-def weights_digest(folder, networks):
-    """One sha256 over the weight files of a model."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for network in networks:
-        path = Path(folder) / network / "model.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"{path} is missing; is {folder} the folder of a model?")
-        total.update(f"{network}:{sha256_of(path)}\n".encode())
-    return total.hexdigest()
 
 
 def to_stderr(line):

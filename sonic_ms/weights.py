@@ -84,7 +84,17 @@ def summary(names):
     return ", ".join(names[:MAX_LISTED]) + tail
 
 
-class TensorFile:
+class Closing:
+    """`with` for a reader that has close()."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class TensorFile(Closing):
     """A safetensors file, opened and checked; `read(name)` maps the bytes of one tensor.
 
     `shapes` is {name: shape}, `dtypes` is {name: safetensors dtype}. A truncated, padded or overlapping file raises
@@ -159,12 +169,6 @@ class TensorFile:
 
     def close(self):
         self._file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def write_tensors(path, entries, metadata=None):

@@ -261,3 +261,12 @@ def test_speech_envelope(make_speech):
     assert audio.speech_envelope(impulse).argmax() in (10, 11)
     assert not audio.speech_envelope(np.zeros(16000, np.float32)).any()
     assert audio.speech_envelope(np.full(16000, 1e-5, np.float32)).max() < 0.02
+
+
+def test_delay():
+    samples = np.arange(1, 8001, dtype=np.float32)
+    later, earlier = audio.delay(samples, 0.1), audio.delay(samples, -0.1)
+    assert later.dtype == np.float32 and not later[:1600].any() and np.array_equal(later[1600:], samples[:-1600])
+    assert np.array_equal(earlier[:-1600], samples[1600:]) and not earlier[-1600:].any()
+    assert np.array_equal(audio.delay(samples, 0.0), samples)
+    assert not audio.delay(samples, 0.5).any() and not audio.delay(samples, -2.0).any()

@@ -129,7 +129,7 @@ def test_guidance_of_one_and_one_is_the_full_branch_alone():
     assert not np.allclose(run(clip, stronger, Network()), whole, atol=1e-2)
 
 
-def test_dynamic_scale_multiplies_the_buckets_only():
+def test_scales_multiply_the_buckets_only():
     clip, seen = a_clip(4), []
 
     class Listening(Network):
@@ -139,10 +139,11 @@ def test_dynamic_scale_multiplies_the_buckets_only():
 
     run(clip, DenoiseSettings(steps=1, window=4), Listening())
     run(clip, DenoiseSettings(steps=1, window=4, dynamic_scale=2.0), Listening())
-    angle = np.arctan2(seen[0].reshape(3, 4)[:, 2], seen[0].reshape(3, 4)[:, 0])  # fastest sinusoid: the value itself
-    doubled = np.arctan2(seen[1].reshape(3, 4)[:, 2], seen[1].reshape(3, 4)[:, 0])
+    run(clip, DenoiseSettings(steps=1, window=4, dynamic_scale=2.0, motion_scale=0.5), Listening())
     values = np.array([12.5, *clip.buckets.mean(0)])
-    for measured, expected in ((angle, values), (doubled, values * [1, 2, 2])):
+    for ids, factors in zip(seen, ((1, 1, 1), (1, 2, 2), (1, 1, 2)), strict=True):
+        measured = np.arctan2(ids.reshape(3, 4)[:, 2], ids.reshape(3, 4)[:, 0])  # fastest sinusoid: the value itself
+        expected = values * factors
         assert np.allclose(np.exp(1j * measured), np.exp(1j * expected), atol=1e-3)
 
 
@@ -191,7 +192,7 @@ def test_the_state_of_another_run_is_not_used(tmp_path, change):
 def test_progress_is_told_every_step():
     told = []
     run(a_clip(4), DenoiseSettings(steps=3, window=4), progress=lambda *step: told.append(step))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 25}, {"overlap": -1}, {"steps": 0}, {"window": 0}])

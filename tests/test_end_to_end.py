@@ -11,6 +11,7 @@ import pt2ms_weights
 import pytest
 
 from sonic_ms import pipeline
+from sonic_ms.base_networks import CellNetworks
 from sonic_ms.base_pipeline import BaseOptions
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
 from sonic_ms.errors import FaceError, UsageError
@@ -92,8 +93,9 @@ def plain(model):
     return frames(model)
 
 
-def test_an_mp4_of_exact_length_with_audio(command, tmp_path):
+def test_an_mp4_of_exact_length_with_audio(command, tmp_path, capsys):
     assert command(tmp_path / "talk.mp4", "--inference-steps", "2") == 0
+    assert "denoising: 100%" in capsys.readouterr().err
     info = probe(tmp_path / "talk.mp4")
     assert (info.frames, info.fps) == (TICKS, 25) and (info.width, info.height) == (64, 64)
     assert info.audio_codec == "aac" and abs(info.audio_seconds - SECONDS) < 0.05
@@ -110,8 +112,9 @@ def test_every_option_of_upstream_changes_the_video(model, plain):
     """The flags reach the fields in test_cli; here each field reaches the networks. Seed 0 is a seed like any other."""
     assert np.array_equal(frames(model, seed=0), plain)
     changes = (
-        {"seed": 1}, {"dynamic_scale": 2.0}, {"image_guidance": 1.0}, {"audio_guidance": 1.0}, {"inference_steps": 3},
-        {"overlap": 2}, {"shift_offset": 3}, {"decode_chunk_size": 3}, {"crop": True, "expand_ratio": 0.2},
+        {"seed": 1}, {"dynamic_scale": 2.0}, {"motion_scale": 0.0}, {"align_offset": 0.2}, {"image_guidance": 1.0},
+        {"audio_guidance": 1.0}, {"inference_steps": 3}, {"overlap": 2}, {"shift_offset": 3},
+        {"decode_chunk_size": 3}, {"crop": True, "expand_ratio": 0.2},
     )  # fmt: skip
     for change in changes:
         changed = frames(model, **change)
@@ -158,6 +161,28 @@ def test_no_face_is_an_error_of_its_own(model):
         frames(model, face_box=(9000.0, 0.0, 50.0, 50.0))
     with pytest.raises(UsageError, match="overlap"):
         frames(model, overlap=4)
+
+
+def test_the_last_step_of_other_weights_is_not_used(folder, model, plain, tmp_path, monkeypatch):
+    state = tmp_path / "talk.progress.npz"
+    assert model.networks.digest() == CellNetworks(folder).digest() != CellNetworks(folder, "fp16").digest()
+
+    def interrupt(step, steps):
+        if step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        frames(model, resume=str(state), progress=interrupt)
+    kept = state.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(model.networks, "digest", lambda: "other weights", raising=False)
+        model.networks.steps = 0
+        frames(model, resume=str(state))
+        assert model.networks.steps == 2 * 2  # two windows a step, from the first step on
+    state.write_bytes(kept)
+    model.networks.steps = 0
+    assert np.array_equal(frames(model, resume=str(state)), plain)
+    assert model.networks.steps == 2
 
 
 def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_path):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.ascend.facts import find_chip
-from sonic_ms.assets import sha256_of
 from sonic_ms.bundle import file_entry, write_manifest
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import EngineError, OutputError
 
 RECORD = "build.json"

@@ -9,7 +9,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sonic_ms import face
-from sonic_ms.assets import sha256_of
 from sonic_ms.audio import FPS
 from sonic_ms.data.clips import Encoders, Record
 from sonic_ms.data.decode import frames_of, samples_of
@@ -18,9 +17,11 @@ from sonic_ms.data.index import Index
 from sonic_ms.data.shards import SUFFIXES, write_shard
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track
+from sonic_ms.digest import sha256_of, weights_digest
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
 
 PART = ".part"  # folder of the shard that is being written
+STORED = ("vae", "clip", "whisper")  # networks whose outputs are stored: other weights make other shards
 
 
 def build(videos, out, config, model=None, note=print):
@@ -31,7 +32,7 @@ def build(videos, out, config, model=None, note=print):
     InputMissingError, OutputError, WeightsError.
     """
     sources, out = find_sources(videos), Path(out)
-    fingerprint = _fingerprint(model) if model else ""
+    fingerprint = weights_digest(model, STORED) if model else ""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -125,22 +126,6 @@ def _tidy(index, note):
         if path.name not in known:
             path.unlink()
     index.rewrite()
-
-
-def _fingerprint(model):
-    """sha256 over the sizes and heads of the networks whose outputs are stored: others give other latents."""
-    import hashlib
-
-    from sonic_ms.weights import MODEL_FILE
-
-    total = hashlib.sha256()
-    for network in ("vae", "clip", "whisper"):
-        path = Path(model) / network / MODEL_FILE
-        if not path.is_file():
-            raise WeightsError(f"{model} lacks {network}; convert it with tools/pt2ms_weights.py")
-        with open(path, "rb") as file:
-            total.update(str(path.stat().st_size).encode() + file.read(1 << 20))
-    return total.hexdigest()
 
 
 def summary(index):

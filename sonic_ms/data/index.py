@@ -11,8 +11,8 @@ import json
 import os
 from pathlib import Path
 
-from sonic_ms.assets import sha256_of
 from sonic_ms.data.shards import SUFFIXES
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
 
 NAME = "index.jsonl"

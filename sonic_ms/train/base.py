@@ -15,8 +15,8 @@ import mindspore as ms
 import numpy as np
 
 from sonic_ms.base_units import NETWORKS
+from sonic_ms.digest import weights_digest
 from sonic_ms.errors import OutputError, UsageError, WeightsError
-from sonic_ms.export import weights_digest
 from sonic_ms.models.resnet import SpatialResBlock, TemporalResBlock
 from sonic_ms.models.unet import SpatialBlock, TemporalBlock
 from sonic_ms.train.clips import Batches

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from sonic_ms import cli
-from sonic_ms.assets import sha256_of
 from sonic_ms.data import build as builder
 from sonic_ms.data.build import build
 from sonic_ms.data.config import DataConfig
 from sonic_ms.data.decode import frames_of
 from sonic_ms.data.index import Index
 from sonic_ms.data.shards import Shards, pictures, read_rows, unpack
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 
 CONFIG = DataConfig(resolution=64, min_face=40)
