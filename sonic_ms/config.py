@@ -96,7 +96,7 @@ def _convert(hint, value, where):
     if options:  # X | None
         if value is None:
             return None
-        hint = next(option for option in options if option is not type(None))
+        return _convert(next(option for option in options if option is not type(None)), value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{where} is {value!r}; expected a list")

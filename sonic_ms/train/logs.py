@@ -51,7 +51,7 @@ class Log:
         figure, axis = plt.subplots(figsize=(7, 4))
         for name in dict.fromkeys(name for row in self.rows for name in row):
             points = [(int(row["step"]), float(row[name])) for row in self.rows if row.get(name) not in ("", None)]
-            if name not in NOT_CURVES and points:
+            if name not in NOT_CURVES and not name.startswith("val_") and points:
                 axis.plot(*zip(*points), label=name)
         axis.set_xlabel("step")
         axis.set_yscale("log")

@@ -1,0 +1,89 @@
+"""A video now and then while sonic-base trains: one portrait and one recording through the networks as they are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonic_ms.base_networks import CellNetworks
+from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.train.diffusion import FPS
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """portrait, speech: files. duration: seconds of the speech. The rest as for `sonic-ms generate`.
+
+    How often: `validate_every` of the loop. The weights are those of that step, not their moving average.
+    """
+
+    portrait: str
+    speech: str
+    duration: float = 2.0
+    min_resolution: int = 512
+    inference_steps: int = 25
+    image_guidance: float = 2.0
+    audio_guidance: float = 7.5
+    seed: int = 0
+
+    def __post_init__(self):
+        checks = (
+            ("duration", self.duration >= 1 / FPS, "at least one frame of 0.08 seconds"),
+            ("min_resolution", 64 <= self.min_resolution <= 2048, "64 to 2048 pixels"),
+            ("inference_steps", 1 <= self.inference_steps <= 1000, "1 to 1000"),
+            ("seed", self.seed >= 0, "0 or more"),
+        )
+        for name, good, expected in checks:
+            if not good:
+                raise UsageError(f"validation: {name} is {getattr(self, name)!r}; expected {expected}")
+
+
+class TrainingNetworks(CellNetworks):
+    """The networks of a folder, those that are trained as they are in memory."""
+
+    def __init__(self, folder, trained):
+        super().__init__(folder, keep=False)
+        self.trained = trained
+
+    def cell(self, network, *size):
+        return self.trained[network] if network in self.trained else super().cell(network, *size)
+
+
+class Validation:
+    """`validate` of the trainer: writes FOLDER/validation/NUMBER.mp4; returns the figures of `sonic-ms evaluate`.
+
+    Nothing here draws from the generators of the training, and no weight is changed: with and without it, the losses
+    are the same. The frozen networks are loaded for each video and freed after it.
+    """
+
+    def __init__(self, config, networks, folder):
+        """config: ValidationConfig. networks: base.Networks in training. Unreadable files fail here, not hours later."""
+        from sonic_ms.audio import load_audio
+        from sonic_ms.image import load_image
+
+        self.config, self.networks, self.folder = config, networks, Path(folder) / "validation"
+        self.portrait = load_image(config.portrait)
+        self.samples = load_audio(config.speech, duration=config.duration)
+
+    def __call__(self, step):
+        from sonic_ms.base_pipeline import BaseModel
+        from sonic_ms.evaluate import evaluate
+        from sonic_ms.video import save_video
+
+        config = self.config
+        model = BaseModel(TrainingNetworks(self.networks.folder, self.networks.cells))
+        video = model.generate(
+            self.portrait,
+            self.samples,
+            min_resolution=config.min_resolution,
+            inference_steps=config.inference_steps,
+            image_guidance=config.image_guidance,
+            audio_guidance=config.audio_guidance,
+            seed=config.seed,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = save_video(video, self.folder / f"{step:08d}.mp4", overwrite=True, progress=False)
+        try:
+            figures = evaluate(path, self.samples, self.portrait)
+        except FaceError:  # an untrained network draws none
+            return {"val_faces": 0.0}
+        values = {name: one["value"] for name, one in figures.items()}
+        return {f"val_{name}": float(value) for name, value in values.items() if value is not None}
