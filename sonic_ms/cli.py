@@ -135,6 +135,7 @@ def build_parser():
     train.add_argument("config", help="YAML file, see configs/")
     train.add_argument("--out", help="folder for data, checkpoints, logs and weights (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("--plan", action="store_true", help="only predict the memory of a device (base_finetune)")
     train.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     train.set_defaults(run=_train)
 
@@ -302,9 +303,9 @@ def _fetch(args):
 
 
 def _train(args):
-    from sonic_ms.train.run import train
+    from sonic_ms.train.run import memory_table, train
 
-    print(train(args.config, args.out, args.resume))
+    print(memory_table(args.config) if args.plan else train(args.config, args.out, args.resume))
 
 
 def _personalize(args):

@@ -241,7 +241,7 @@ def main(arguments=None):
     if options.resume:
         report = json.loads((out / "vae.json").read_text())
         saved = np.load(out / "clips.npz")
-        clips, pieces, box = list(saved["clips"]), list(saved["pieces"]), tuple(saved["box"])
+        clips, pieces, box = list(saved["clips"]), list(saved["pieces"]), tuple(map(float, saved["box"]))
     else:
         out.mkdir(parents=True, exist_ok=True)
         pieces = speech_pieces()

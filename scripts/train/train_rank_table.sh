@@ -16,7 +16,7 @@ while (($#)); do
         --resume) resume=(--resume); shift ;;
         --dry-run) dry_run=yes; shift ;;
         --table | --server | --out)
-            (($# > 1)) && [[ -n $2 ]] || fail "$1 needs a value"
+            (($# > 1)) && [[ -n $2 && $2 != --* ]] || fail "$1 needs a value"
             printf -v "${1#--}" %s "$2" && shift 2 ;;
         -*) fail "unknown option $1" ;;
         *) [[ -z $config ]] || fail "two configs: $config and $1"; config=$1; shift ;;

@@ -5,6 +5,7 @@ audio keys and values of every attention), `temporal` (everything that mixes fra
 named layers), `all`. The result is a complete converted folder, with LoRA merged, ready for `generate` and export.
 """
 
+import dataclasses
 import os
 import re
 import shutil
@@ -23,7 +24,9 @@ from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
 from sonic_ms.train.distributed import Group, join
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
+from sonic_ms.train.memory import check_memory, shapes_of
 from sonic_ms.train.trainer import NO_BF16, LoopConfig, has_bf16, identity_of, train
+from sonic_ms.train.validation import Validation, ValidationConfig
 from sonic_ms.weights import load_config, load_weights, save_model, set_precision
 
 TRAINED = ("unet", "audio2token", "audio2bucket")
@@ -41,7 +44,7 @@ class BaseFinetuneConfig:
     """model: folder of a converted sonic-base. shards: folder of `sonic-ms data build`. trainable: names of PARTS.
 
     frames: length of the training clips at 12.5 a second. bucket_weight: of audio2bucket's loss. recompute: keep no
-    activations inside blocks, compute them twice.
+    activations inside blocks, compute them twice. validation: a video every loop.validate_every steps, none by default.
     """
 
     model: str
@@ -53,6 +56,7 @@ class BaseFinetuneConfig:
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     bucket_weight: float = 0.1
     recompute: bool = True
+    validation: ValidationConfig | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.trainable) - set(PARTS))
@@ -60,6 +64,8 @@ class BaseFinetuneConfig:
             raise UsageError(f"trainable is {list(self.trainable)}; expected some of {', '.join(PARTS)}")
         if self.frames < 1:
             raise UsageError(f"frames is {self.frames}; expected at least 1")
+        if self.validation and self.loop.precision == "bf16":
+            raise UsageError("validation videos are made in fp32 or fp16; train in one of them, or without validation")
 
 
 class Networks:
@@ -154,9 +160,13 @@ def finetune(config, samples, folder, resume=False, group=None):
     networks = Networks(config.model, config.loop.precision)
     ms.set_seed(config.loop.seed)
     loss = build_loss(networks, config)
+    height, width = np.shape(samples[0]["latents"])[-2:] if len(samples) else (1, 1)  # Batches refuses an empty set
+    check_memory(networks.configs["unet"], shapes_of(loss), config, height, width, group.size)
     batches = Batches(samples, config.frames, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
+    validate = Validation(config.validation, networks, folder) if config.validation and group.rank == 0 else None
+    config = dataclasses.replace(config, validation=None)  # it changes no weight, so a resumed run may change it
     identity = identity_of(config, base=weights_digest(config.model, TRAINED))  # other weights are another training
-    last = train(loss, batches, config.loop, folder, None, resume, identity, group)
+    last = train(loss, batches, config.loop, folder, validate, resume, identity, group)
     if group.rank == 0:
         networks.save(Path(folder) / "model")
     return last

@@ -211,7 +211,7 @@ def run(config, folder, resume=False):
     loss = PaintLoss(painter, config.inside_weight, config.edge_weight)
     held_out = [pictures.draw(np.random.default_rng([config.loop.seed, 9, i]), []) for i in range(16)]
 
-    def validate():
+    def validate(step):
         errors = []
         for features, target in held_out:
             picture = composite(Tensor(features), painter(Tensor(features))).asnumpy()

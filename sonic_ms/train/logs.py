@@ -57,8 +57,12 @@ class Log:
         axis.set_yscale("log")
         axis.legend()
         figure.tight_layout()
-        figure.savefig(self.folder / "loss.png")
-        plt.close(figure)
+        try:
+            figure.savefig(self.folder / "loss.png")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / 'loss.png'}: {error.strerror}") from error
+        finally:
+            plt.close(figure)
 
     def close(self):
         if self.events:

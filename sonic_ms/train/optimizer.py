@@ -21,15 +21,19 @@ def zeros(name, shape):
     return Parameter(Tensor(np.zeros(shape, np.float32)), name=name, requires_grad=False)
 
 
+def parts_of(shape, devices, shard):
+    """On how many devices a tensor is spread by rows: all of them or 1."""
+    return devices if shard and shape and shape[0] % devices == 0 and np.prod(shape) >= SHARD_FROM else 1
+
+
 class Slot:
     """One trained parameter and what belongs to it; see `States`."""
 
     def __init__(self, parameter, group, shard, average):
         shape = tuple(parameter.shape)
-        rows = shape[0] if shape else 1
         self.name, self.weight = parameter.name, parameter
-        self.parts = group.size if shard and rows % group.size == 0 and np.prod(shape) >= SHARD_FROM else 1
-        self.rows = rows // self.parts
+        self.parts = parts_of(shape, group.size, shard)
+        self.rows = (shape[0] if shape else 1) // self.parts
         self.start = group.rank * self.rows if self.parts > 1 else 0
         values = parameter.asnumpy().astype(np.float32)
         own = values[self.start : self.start + self.rows] if self.parts > 1 else values
@@ -60,7 +64,7 @@ class States:
 
     def __init__(self, weights, group, shard=False, average=False):
         self.group = group
-        slots = [Slot(parameter, group, shard and group.size > 1, average) for parameter in weights]
+        slots = [Slot(parameter, group, shard, average) for parameter in weights]
         self.whole = [slot for slot in slots if slot.parts == 1]
         self.spread = [slot for slot in slots if slot.parts > 1]
         self.slots = self.whole + self.spread

@@ -18,6 +18,22 @@ FOR_GROUPS = ("base_finetune",)  # the others train in one process
 
 def train(config_path, out=None, resume=False):
     """Run the recipe of a YAML file; results go to `out` (default runs/NAME). Returns the last row of the log."""
+    name, module, config = read_recipe(config_path)
+    return module.run(config, Path(out or Path("runs") / name), resume)
+
+
+def memory_table(config_path):
+    """Text: predicted memory of a base_finetune recipe, by what is trained, batch, devices and recompute."""
+    from sonic_ms.train.memory import table
+
+    name, _, config = read_recipe(config_path)
+    if name != "base_finetune":
+        raise UsageError(f"{config_path}: the memory of recipe {name!r} is not predicted, only that of base_finetune")
+    return table(config)
+
+
+def read_recipe(config_path):
+    """(name, module, config dataclass) of a YAML file."""
     settings = read_yaml(config_path)
     name = settings.pop("recipe", None)
     if name not in RECIPES:
@@ -29,5 +45,4 @@ def train(config_path, out=None, resume=False):
 
     ms.set_context(mode=ms.GRAPH_MODE)
     module = importlib.import_module(module_name)
-    config = from_dict(getattr(module, class_name), settings, str(config_path))
-    return module.run(config, Path(out or Path("runs") / name), resume)
+    return name, module, from_dict(getattr(module, class_name), settings, str(config_path))

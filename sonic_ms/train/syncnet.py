@@ -182,16 +182,15 @@ class Judge:
         self.loss, self.windows, self.config = loss, windows, config
         rng = np.random.default_rng(0)
         self.batches = [windows.batch(rng, config.loop.batch_size) for _ in range(8)]
-        self.steps, self.best = 0, np.inf
+        self.best = np.inf
 
-    def __call__(self):
+    def __call__(self, step):
         """{test_loss, test_accuracy}; UsageError when the loss is still at chance after `patience` steps."""
         losses = [float(self.loss(*map(ms.Tensor, batch)).asnumpy()) for batch in self.batches]
-        self.steps += self.config.loop.validate_every
         self.best = min(self.best, float(np.mean(losses)))
-        if self.steps >= self.config.patience and self.best > NEVER_BETTER * CHANCE:
+        if step >= self.config.patience and self.best > NEVER_BETTER * CHANCE:
             raise UsageError(
-                f"the held-out loss is {np.mean(losses):.3f} after {self.steps} steps, no better than chance "
+                f"the held-out loss is {np.mean(losses):.3f} after {step} steps, no better than chance "
                 f"({CHANCE:.3f}): check that sound and pictures belong together, then try a larger batch_size, more "
                 "frames, more clips or another learning_rate; patience allows more steps"
             )

@@ -119,7 +119,7 @@ def train(loss_cell, make_batch, config, folder, validate=None, resume=False, id
         make_batch: function (rng, batch_size) -> tuple of arrays.
         config: LoopConfig.
         folder: takes loss.csv, loss.png, events/ and checkpoints/.
-        validate: function () -> {name: value}, called every validate_every steps.
+        validate: function (steps done) -> {name: value}, called every validate_every steps.
         identity: dict that has to be the same when a run is resumed, see `identity_of`; the config by default.
         group: distributed.Group of this process.
     Raises:
@@ -167,8 +167,8 @@ class Run:
             clock.stop(config.batch_size * config.accumulation * self.group.size)
             self.recent.append(loss)
             done, last = step + 1, step + 1 == config.steps
-            if done % config.log_every == 0 or last:
-                log.add(self._row(done, norm, clock, last))
+            if done % config.log_every == 0 or last or self._validates(done):
+                log.add(self._row(done, norm, clock))
             if done % config.save_every == 0 or last:
                 self._save(done)
                 log.plot()
@@ -222,10 +222,14 @@ class Run:
         guilty = [entry for entry in batches if not np.isfinite(entry[1])] or batches[-1:]
         number, _, batch = guilty[0]
         path = self.folder / ("bad_batch.npz" if number == 0 else f"bad_batch_{number}.npz")
-        np.savez(path, *batch)
-        raise WeightsError(f"{what} is {value} at step {step}; the batch is in {path}; the last checkpoint is kept")
+        try:
+            np.savez(path, *batch)
+            where = f"the batch is in {path}"
+        except OSError as error:
+            where = f"the batch could not be written to {path} ({error.strerror})"
+        raise WeightsError(f"{what} is {value} at step {step}; {where}; the last checkpoint is kept")
 
-    def _row(self, done, norm, clock, last):
+    def _row(self, done, norm, clock):
         config = self.config
         row = {
             "step": done,
@@ -241,11 +245,14 @@ class Run:
         if done == config.log_every or not clock.reported:
             row["compile_seconds"] = f"{clock.compile:.1f}"
             clock.reported = True
-        if self.validate and (done % config.validate_every == 0 or last):
+        if self._validates(done):
             self.loss_cell.set_train(False)
-            row |= {name: f"{value:.6f}" for name, value in self.validate().items()}
+            row |= {name: f"{value:.6f}" for name, value in self.validate(done).items()}
             self.accumulate.set_train(True)
         return row
+
+    def _validates(self, done):
+        return self.validate is not None and (done % self.config.validate_every == 0 or done == self.config.steps)
 
     def _save(self, done):
         state = {"scale": self.scale, "good": self.good, "recent": self.recent, "skipped": self.skipped}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.base_networks import CellNetworks
-from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.errors import FaceError, OutputError, UsageError
 from sonic_ms.train.diffusion import FPS
 
 
@@ -23,6 +23,7 @@ class ValidationConfig:
     image_guidance: float = 2.0
     audio_guidance: float = 7.5
     seed: int = 0
+    face_box: tuple[float, float, float, float] | None = None  # x, y, w, h in photo pixels; skips the detector
 
     def __post_init__(self):
         checks = (
@@ -55,13 +56,17 @@ class Validation:
     """
 
     def __init__(self, config, networks, folder):
-        """config: ValidationConfig. networks: base.Networks in training. Unreadable files fail here, not hours later."""
+        """networks: base.Networks in training. Unreadable files and photos without a face fail here already."""
         from sonic_ms.audio import load_audio
+        from sonic_ms.base_pipeline import BaseModel, BaseOptions
         from sonic_ms.image import load_image
 
         self.config, self.networks, self.folder = config, networks, Path(folder) / "validation"
         self.portrait = load_image(config.portrait)
         self.samples = load_audio(config.speech, duration=config.duration)
+        finder = BaseModel(CellNetworks(networks.folder, keep=False))
+        x1, y1, x2, y2 = finder.find_face(self.portrait, BaseOptions(face_box=config.face_box))
+        self.face_box = (x1, y1, x2 - x1, y2 - y1)
 
     def __call__(self, step):
         from sonic_ms.base_pipeline import BaseModel
@@ -78,8 +83,12 @@ class Validation:
             image_guidance=config.image_guidance,
             audio_guidance=config.audio_guidance,
             seed=config.seed,
+            face_box=tuple(float(side) for side in self.face_box),
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
         path = save_video(video, self.folder / f"{step:08d}.mp4", overwrite=True, progress=False)
         try:
             figures = evaluate(path, self.samples, self.portrait)

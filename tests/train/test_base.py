@@ -99,3 +99,32 @@ def test_no_adapters_to_train():
     loss, _ = small_loss()
     with pytest.raises(UsageError, match="nothing is trained"):
         base.freeze(loss, ("lora",))
+
+
+def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
+    """Also to the last bytes of the last network; validation settings may change."""
+    from types import SimpleNamespace
+
+    loss, _ = small_loss()
+    networks = SimpleNamespace(configs=SMALL, cells={}, save=lambda folder: None, folder=tmp_path)
+    seen = []
+    monkeypatch.setattr(base, "Networks", lambda *_: networks)
+    monkeypatch.setattr(base, "build_loss", lambda *_: loss)
+    monkeypatch.setattr(base, "Validation", lambda *_: None)
+    monkeypatch.setattr(base, "train", lambda *arguments: seen.append(arguments[6]))
+    for name in base.TRAINED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"some weights")
+    samples = [{"latents": np.zeros((2, 4, 8, 8))}]
+
+    def identity(**changes):
+        values = settings(model=str(tmp_path), **changes)
+        base.finetune(from_dict(base.BaseFinetuneConfig, values, "file"), samples, tmp_path)
+        return seen[-1]
+
+    first = identity()
+    assert identity() == first
+    assert identity(validation={"portrait": "a.png", "speech": "a.wav"}) == first
+    assert identity(frames=2) != first
+    (tmp_path / base.TRAINED[-1] / "model.safetensors").write_bytes(b"some weightz")
+    assert identity() != first

@@ -51,7 +51,7 @@ class Dies:
 
 
 def test_it_learns_and_logs(tmp_path):
-    last = train(Loss(), batch, CONFIG, tmp_path, lambda: {"answer": 42.0})
+    last = train(Loss(), batch, CONFIG, tmp_path, lambda step: {"answer": 30.0 + step})
     assert losses(tmp_path)[-1][1] < 0.5 * losses(tmp_path)[0][1]
     assert last["answer"] == "42.000000"
     assert float(last["samples_per_second"]) > 0
@@ -141,6 +141,14 @@ def test_resuming_with_a_changed_configuration_is_an_error(tmp_path):
     train(Loss(), batch, changed(steps=4), tmp_path)
     with pytest.raises(UsageError, match=r"learning_rate is 0\.01, it began with 0\.05"):
         train(Loss(), batch, changed(steps=4, learning_rate=0.01), tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_size_is_an_error(tmp_path):
+    train(Loss(), batch, changed(steps=4), tmp_path)
+    wider = Loss()
+    wider.dense = ms.nn.Dense(4, 1)
+    with pytest.raises(WeightsError, match="is of another network"):
+        train(wider, batch, changed(steps=4), tmp_path, resume=True)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):

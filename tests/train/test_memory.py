@@ -1,0 +1,78 @@
+"""Predicted memory of a training step; tools/check_memory_plan.py checks its activations against measured steps."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonic_ms.base_check import PUBLISHED, SMALL
+from sonic_ms.config import from_dict, read_yaml
+from sonic_ms.errors import ResourceError
+from sonic_ms.train.base import BaseFinetuneConfig
+from sonic_ms.train.distributed import Group
+from sonic_ms.train.memory import check_memory, plan, shapes_of, table, unbuilt_shapes
+from sonic_ms.train.optimizer import States
+
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "base_finetune.yaml"
+
+
+def recipe(**changes):
+    values = read_yaml(RECIPE)
+    del values["recipe"]
+    loop = values.pop("loop") | changes.pop("loop", {})
+    return from_dict(BaseFinetuneConfig, values | {"loop": loop} | changes, "recipe")
+
+
+def small_loss(config):
+    from types import SimpleNamespace
+
+    from sonic_ms.base_units import CELLS
+    from sonic_ms.train.base import TRAINED, build_loss, set_training_precision
+
+    cells = {name: set_training_precision(CELLS[name](SMALL[name]), config.loop.precision) for name in TRAINED}
+    return build_loss(SimpleNamespace(cells=cells, configs=SMALL), config)
+
+
+@pytest.mark.parametrize(("precision", "average", "devices"), [("fp32", 0.0, 1), ("fp16", 0.9, 1), ("fp16", 0.0, 4)])
+def test_weights_and_optimizer_are_those_of_the_trainer(precision, average, devices):
+    config = recipe(
+        trainable=["audio", "lora"], loop={"precision": precision, "average": average, "shard_optimizer": devices > 1}
+    )
+    loss = small_loss(config)
+    assert sorted(shapes_of(loss)) == sorted(unbuilt_shapes(SMALL, config))
+    predicted = plan(SMALL["unet"], shapes_of(loss), config, 16, 16, devices)
+    states = States(loss.trainable_params(), Group(0, devices), config.loop.shard_optimizer, average > 0)
+    assert predicted.optimizer == states.bytes()
+    assert predicted.weights == sum(parameter.nbytes for parameter in loss.get_parameters())
+    assert predicted.gradients == sum(parameter.nbytes for parameter in loss.trainable_params())
+
+
+def test_a_batch_too_large_is_refused_in_one_line():
+    config = recipe(loop={"batch_size": 2})
+    shapes = unbuilt_shapes(SMALL, config)
+    needed = plan(SMALL["unet"], shapes, config, 16, 16).total
+    assert check_memory(SMALL["unet"], shapes, config, 16, 16, free=needed).total == needed
+    with pytest.raises(ResourceError, match=r"batch_size 2 of 25 frames needs about .*; try batch_size 1") as caught:
+        check_memory(SMALL["unet"], shapes, config, 16, 16, free=needed - 1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ResourceError, match="try fewer frames, recompute, shard_optimizer"):
+        check_memory(SMALL["unet"], shapes, recipe(recompute=False), 16, 16, devices=2, free=0)
+
+
+def test_what_makes_a_step_larger():
+    config = recipe()
+    shapes = unbuilt_shapes(SMALL, config)
+
+    def activations(**changes):
+        return plan(SMALL["unet"], shapes, dataclasses.replace(config, **changes), 16, 16).activations
+
+    assert activations(frames=50) == pytest.approx(2 * activations())
+    assert activations(recompute=False) > 1.5 * activations()
+
+
+def test_the_table_of_the_published_sizes():
+    text = table(recipe(), configs=SMALL)
+    assert "this config, one device: weights" in text and len(text.splitlines()) == 4 + 4 * 4
+    shapes = unbuilt_shapes(PUBLISHED, recipe(trainable=["all"]))
+    assert 1.5e9 < sum(int(np.prod(shape)) for shape, _ in shapes) < 1.65e9

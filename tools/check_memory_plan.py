@@ -1,0 +1,140 @@
+#!/usr/bin/env python
+"""Measure the memory of training steps of small sonic-bases on this CPU and compare it with what is predicted.
+
+    python tools/check_memory_plan.py [--json OUT] [--case NUMBER]
+
+Each case is a process of its own: it builds the networks and the trainer, compiles the step, notes its memory (RSS),
+takes three real steps and notes the largest. The difference is what a step needs beside weights and optimizer:
+activations, gradients, and what the kernels load when they first run (KERNELS). The constants of
+sonic_ms/train/memory.py were fitted to the cases marked `fit`; those marked `check` were not used. Exit code 1 if a
+`check` is off by more than 15 %.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run from a checkout without installing
+
+BAR = 0.15
+KERNELS = 60e6  # bytes that MindSpore's CPU kernels take on their first run, fitted with the rest
+CROSS, CHANNELS = 64, 8
+BASE = {"channels": (64, 96), "heads": (2, 3), "batch": 1, "frames": 4, "height": 32, "width": 32, "trainable": "all",
+        "precision": "fp32", "recompute": False}  # fmt: skip
+CASES = (
+    ("fit", {}),
+    ("fit", {"recompute": True}),
+    ("check", {"batch": 2, "height": 24, "width": 40}),
+    ("check", {"recompute": True, "batch": 2, "frames": 6}),
+    ("fit", {"channels": (64,), "heads": (2,), "batch": 2, "frames": 8}),
+    ("check", {"trainable": "audio", "frames": 6}),
+    ("check", {"recompute": True, "channels": (96, 128), "heads": (3, 2), "frames": 8, "width": 24}),
+    ("fit", {"precision": "fp16", "frames": 6}),
+    ("fit", {"channels": (128, 128), "heads": (2, 2), "frames": 3, "height": 24, "width": 24}),
+)
+
+
+def settings(case):
+    """(configs of the networks, BaseFinetuneConfig) of a case."""
+    from sonic_ms.models.configs import AdapterConfig, UNetConfig
+    from sonic_ms.train.base import BaseFinetuneConfig
+    from sonic_ms.train.trainer import LoopConfig
+
+    unet = UNetConfig(case["channels"], case["heads"], CROSS, 32, 96, layers_per_block=1, num_frames=case["frames"])
+    configs = {
+        "unet": unet,
+        "audio2token": AdapterConfig(10, 5, CHANNELS, 16, CROSS, 32),
+        "audio2bucket": AdapterConfig(50, 1, CHANNELS, 16, 1, 2, CROSS),
+    }
+    loop = LoopConfig(3, case["batch"], 1e-4, precision=case["precision"])
+    return configs, BaseFinetuneConfig(
+        "none", "none", loop, trainable=(case["trainable"],), frames=case["frames"], recompute=case["recompute"]
+    )
+
+
+def resident(key):
+    """VmRSS or VmHWM of this process in bytes."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) * 1024
+
+
+def measure(case):
+    """Bytes that three steps take beyond what was there once they were compiled."""
+    import mindspore as ms
+
+    from sonic_ms.base_units import CELLS
+    from sonic_ms.train.base import build_loss, set_training_precision
+    from sonic_ms.train.diffusion import NoiseConfig, draw, network_inputs
+    from sonic_ms.train.distributed import Group
+    from sonic_ms.train.trainer import Run
+
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    configs, config = settings(case)
+    cells = {name: set_training_precision(CELLS[name](one), case["precision"]) for name, one in configs.items()}
+    loss = build_loss(SimpleNamespace(cells=cells, configs=configs), config)
+
+    def make_batch(rng, size):
+        frames, height, width = case["frames"], case["height"], case["width"]
+        clips = {
+            "latents": rng.standard_normal((size, frames, 4, height, width)),
+            "image_latents": rng.standard_normal((size, 4, height, width)),
+            "clip_embedding": rng.standard_normal((size, CROSS)),
+            "token_states": rng.standard_normal((size, frames, 10, 5, CHANNELS)),
+            "bucket_states": rng.standard_normal((size, frames, 50, 1, CHANNELS)),
+            "mask": np.ones((size, 8 * height, 8 * width), np.float32),
+            "buckets": rng.uniform(10, 40, (size, 2)),
+        }
+        noise = NoiseConfig()
+        return network_inputs(configs["unet"], 1.0, clips, draw(rng, clips["latents"].shape, noise), noise)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(loss, make_batch, config.loop, Path(folder), None, {}, Group())
+        batch = make_batch(np.random.default_rng(0), case["batch"])
+        run.accumulate.compile(ms.Tensor(np.float32(1)), *(ms.Tensor(array) for array in batch))
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the largest RSS counts from here
+        for step in range(3):
+            run._step(step)
+        return resident("VmHWM") - before
+
+
+def predict(case):
+    from sonic_ms.train.memory import plan, unbuilt_shapes
+
+    configs, config = settings(case)
+    needed = plan(configs["unet"], unbuilt_shapes(configs, config), config, case["height"], case["width"])
+    return needed.activations + needed.gradients + KERNELS
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--json", metavar="OUT", type=Path, help="write the table as JSON")
+    parser.add_argument("--case", type=int, help="measure only this case, in this process, and print its bytes")
+    options = parser.parse_args(arguments)
+    if options.case is not None:
+        print("bytes", measure(BASE | CASES[options.case][1]))
+        return 0
+    rows = []
+    for number, (purpose, changes) in enumerate(CASES):
+        command = [sys.executable, str(Path(__file__).resolve()), "--case", str(number)]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        measured = int(next(line for line in output.splitlines() if line.startswith("bytes")).split()[1])
+        predicted = predict(BASE | changes)
+        off = predicted / measured - 1
+        rows.append({"purpose": purpose, "case": changes, "measured": measured, "predicted": predicted, "off": off})
+        print(f"{purpose:6}{measured / 1e6:8.0f} MB measured{predicted / 1e6:8.0f} MB predicted{off:+8.1%}  {changes}",
+              flush=True)  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 1 if any(abs(row["off"]) > BAR for row in rows if row["purpose"] == "check") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
