@@ -6,7 +6,7 @@
 Each case is a process of its own: it builds the networks and the trainer, compiles the step, notes its memory (RSS),
 takes three real steps and notes the largest. The difference is what a step needs beside weights and optimizer:
 activations, gradients, and what the kernels load when they first run (KERNELS). The constants of
-sonic_ms/train/memory.py were fitted to the cases marked `fit`; those marked `check` were not used. Exit code 1 if a
+sonic_ms/train/memory.py may be fitted to the cases marked `fit`, never to those marked `check`. Exit code 1 if a
 `check` is off by more than 15 %.
 """
 

@@ -1,8 +1,7 @@
 """Bytes that one device needs for a training step of sonic-base, predicted from the shapes before anything runs.
 
-Weights, gradients and optimizer states are counted exactly; activations are tensors a block times constants that were
-fitted to measured steps on a CPU (tools/check_memory_plan.py, which also checks them on steps they were not fitted to).
-On an Ascend nothing has been measured: there it is a prediction.
+Weights, gradients and optimizer states are counted exactly; activations are tensors a block times constants, see
+docs/training.md for how far these were checked on a CPU (tools/check_memory_plan.py). On an Ascend nothing was measured.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from sonic_ms.preflight import COMPILED_BYTES, START_BYTES, available_gigabytes,
 from sonic_ms.train.optimizer import parts_of
 
 GB = 1e9
-# Fitted. Activations in tensors (clips * frames, channels, h, w) of a block's level. Kept until the backward pass: of a
+# Activations in tensors (clips * frames, channels, h, w) of a block's level. Kept until the backward pass: of a
 # residual block, of a transformer with its three feed-forwards, and attention scores of every head in matrices.
 RES_TENSORS, ATTENTION_TENSORS, SCORE_MATRICES = 20.0, 200.0, 3.0
 # With recompute: kept between blocks, and the share of the largest block that is alive while it is computed again.
