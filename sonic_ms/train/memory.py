@@ -1,7 +1,7 @@
 """Bytes that one device needs for a training step of sonic-base, predicted from the shapes before anything runs.
 
 Weights, gradients and optimizer states are counted exactly; activations are tensors a block times constants, see
-docs/training.md for how far these were checked on a CPU (tools/check_memory_plan.py). Nothing was measured on an Ascend.
+docs/training.md for how far these were checked on a CPU (tools/check_memory_plan.py), and on no Ascend at all.
 """
 
 import dataclasses
