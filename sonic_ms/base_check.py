@@ -50,8 +50,8 @@ SMALL = {
 SIDE, FRAMES = 256, 4  # of the pictures in pixels, and of a window and a chunk
 
 
-def units(configs, side=SIDE, frames=FRAMES, precision="fp32"):
-    """{name: Unit} whose Cells have random weights; one guidance branch."""
+def units(configs, side=SIDE, frames=FRAMES, precision="fp32", rounded=False):
+    """{name: Unit} whose Cells have random weights, rounded to float16 if asked for; one guidance branch."""
 
     def build(network, part, *size):
         from mindspore import nn
@@ -62,7 +62,7 @@ def units(configs, side=SIDE, frames=FRAMES, precision="fp32"):
         with nn.utils.no_init_parameters():
             cell = CELLS[network](configs[network], *size).set_train(False)
         cell = getattr(cell, part) if part else cell
-        return randomise(set_precision(cell, precision))
+        return randomise(set_precision(cell, precision), rounded)
 
     gear = BaseGear(side, side, chunk=frames, frames=frames, detector=(side, side))
     return base_units(configs, gear, build, precision)
@@ -71,7 +71,7 @@ def units(configs, side=SIDE, frames=FRAMES, precision="fp32"):
 UNITS = tuple(units(PUBLISHED))
 
 
-def randomise(cell):
+def randomise(cell, rounded=False):
     """Fill every matrix of a Cell with random numbers that keep the size of what they multiply; vectors keep their
     start values. Smaller ones would vanish in float16 on the way through a deep network."""
     import mindspore as ms
@@ -82,6 +82,7 @@ def randomise(cell):
         if len(parameter.shape) > 1:
             scale = np.float32(1 / np.sqrt(np.prod(parameter.shape[1:])))
             values = rng.standard_normal(parameter.shape, np.float32) * scale
+            values = values.astype(np.float16) if rounded else values
             parameter.set_data(ms.Tensor(values).astype(parameter.dtype))
     return cell
 

@@ -94,6 +94,8 @@ def build_parser():
     export.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="of weights and activations")
     export.add_argument("--gear", action="append", default=[],
         help="sonic-edge: side of the moving square, repeatable (default: all); sonic-base: WIDTHxHEIGHT")  # fmt: skip
+    export.add_argument("--decode-chunk-size", type=int, metavar="N",
+        help="sonic-base: frames the decoder's graph takes at once; fewer need less memory (default: 8)")  # fmt: skip
     export.add_argument("--out", required=True, help="folder of the bundle, must not exist")
     export.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     export.set_defaults(run=_export)
@@ -258,7 +260,7 @@ def _export(args):
     formats = tuple(args.format.split(","))
     if not formats or not set(formats) <= set(FORMATS):
         raise UsageError(f"format {args.format!r}; expected {', '.join(FORMATS)} or both")
-    export_model(args.model, args.out, formats, args.dtype, args.gear, to_stderr)
+    export_model(args.model, args.out, formats, args.dtype, args.gear, args.decode_chunk_size, to_stderr)
     print(args.out)
 
 

@@ -153,17 +153,51 @@ def write_onnx(ms, cell, tensors, unit, folder):
     scratch = path.with_suffix(".scratch")  # above 2 GB the exporter writes a file for each weight beside its graph
     scratch.mkdir(parents=True)
     ms.onnx.export(cell, *tensors, file_name=str(scratch / path.name))
-    model = onnx.load(scratch / path.name)
-    shutil.rmtree(scratch)
+    model = onnx.load(scratch / path.name, load_external_data=False)
     fix_model(model, unit)
     data = []
-    if sum(len(weight.raw_data) for weight in model.graph.initializer) > INLINE_BYTES:
-        data = [path.with_suffix(".data")]
-        onnx.save_model(model, path, save_as_external_data=True, location=data[0].name, size_threshold=EXTERNAL_BYTES)
-        data = [one for one in data if one.is_file()]  # none where every weight is small
+    if sum(_size_of(onnx, weight, scratch) for weight in model.graph.initializer) > INLINE_BYTES:
+        data = _pack_weights(onnx, model, scratch, path.with_suffix(".data"))
     else:
-        onnx.save_model(model, path)
+        onnx.load_external_data_for_model(model, scratch)
+    onnx.save_model(model, path)
+    shutil.rmtree(scratch)
     return path, data
+
+
+def _size_of(onnx, weight, scratch):
+    """Bytes of an initializer, in the model or in a file of its own."""
+    if weight.data_location != onnx.TensorProto.EXTERNAL:
+        return len(weight.raw_data)
+    return (scratch / _location(weight)).stat().st_size
+
+
+def _location(weight):
+    return {entry.key: entry.value for entry in weight.external_data}["location"]
+
+
+def _pack_weights(onnx, model, scratch, target):
+    """Move the weights of EXTERNAL_BYTES or more into one file, one at a time: together they may not fit in memory
+    beside the model's own copy. Returns the files written."""
+    with open(target, "wb") as out:
+        for weight in model.graph.initializer:
+            external = weight.data_location == onnx.TensorProto.EXTERNAL
+            raw = (scratch / _location(weight)).read_bytes() if external else weight.raw_data
+            weight.ClearField("external_data")
+            if len(raw) < EXTERNAL_BYTES:
+                weight.data_location, weight.raw_data = onnx.TensorProto.DEFAULT, raw
+                continue
+            out.write(b"\0" * (-out.tell() % 4096))  # runtimes map whole pages
+            place = {"location": target.name, "offset": out.tell(), "length": len(raw)}
+            weight.ClearField("raw_data")
+            weight.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in place.items():
+                weight.external_data.add(key=key, value=str(value))
+            out.write(raw)
+    if target.stat().st_size:
+        return [target]
+    target.unlink()  # every weight is small
+    return []
 
 
 def run_onnx(ms, path, inputs, unit):
@@ -174,8 +208,10 @@ def run_onnx(ms, path, inputs, unit):
     except ImportError as error:
         raise UsageError(f"ONNX export needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
     onnx.checker.check_model(str(path))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return session.run([tensor.name for tensor in unit.outputs], inputs)
     except Exception as error:  # its exceptions share no base class of their own
         reason = " ".join(str(error).split())
@@ -191,16 +227,19 @@ def _megabytes(folder, entry):
     return f"{size / 1e6:.1f} MB"
 
 
-def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), progress=print):
+def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), chunk=None, progress=print):
     """`sonic-ms export`: find the units of a model and write its bundle.
 
     name: sonic-edge, the folder of one, or the folder of a converted sonic-base. gears: for sonic-edge the sides of the
-    square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default.
+    square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default. chunk: frames that
+    sonic-base's decoder takes at once, 1 to 64, 8 by default: fewer need less memory, see `sonic-ms lint`.
     """
     from sonic_ms.pipeline import is_base
 
     if is_base(name):
-        return _export_base(Path(name), out, formats, precision, gears, progress)
+        return _export_base(Path(name), out, formats, precision, gears, chunk, progress)
+    if chunk is not None:
+        raise UsageError(f"{chunk} frames a chunk: only sonic-base decodes in chunks; leave it out for {name}")
     from sonic_ms.units import EDGE_FOLDER, EDGE_SIDES, edge_units
 
     folder = EDGE_FOLDER if name == "sonic-edge" else Path(name)
@@ -212,7 +251,7 @@ def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), progres
     return export("sonic-edge", units, out, formats, precision, {"sides": sides}, {}, digest, progress)
 
 
-def _export_base(folder, out, formats, precision, gears, progress):
+def _export_base(folder, out, formats, precision, gears, chunk, progress):
     from sonic_ms.base_networks import PARTS, CellNetworks
     from sonic_ms.models.boxes import input_size
     from sonic_ms.units import CONFIGS, BaseGear, base_units
@@ -220,7 +259,9 @@ def _export_base(folder, out, formats, precision, gears, progress):
     networks = CellNetworks(folder, precision)
     configs = {network: networks.config(network) for network in CONFIGS}
     width, height = _size(gears)
-    gear = BaseGear(height, width, detector=input_size(width, height)[::-1])
+    if chunk is not None and not 1 <= chunk <= 64:
+        raise UsageError(f"{chunk} frames a chunk; expected 1 to 64")
+    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=input_size(width, height)[::-1])
 
     def build(network, part, *size):
         cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export

@@ -29,9 +29,10 @@ def fix_pads(model):
 
 
 def drop_tiles(model):
-    """Remove a Tile whose uses are sums and products with a full-sized tensor: ONNX operators broadcast by themselves.
-    The Cells tile for MindSpore's CPU only, see portable.spread."""
+    """Remove a Tile that repeats sides of 1 only and whose uses are sums and products with a full-sized tensor: ONNX
+    operators broadcast by themselves. The Cells tile for MindSpore's CPU only, see portable.spread."""
     graph = model.graph
+    shapes = tensor_shapes(model)
     weights = {weight.name for weight in graph.initializer}
     made_by = {name: node for node in graph.node for name in node.output}
     uses = {}
@@ -45,12 +46,38 @@ def drop_tiles(model):
 
     for tile in [node for node in graph.node if node.op_type == "Tile" and node.output[0] not in ends]:
         name = tile.output[0]
+        before, after = shapes.get(tile.input[0]), shapes.get(name)
+        if not (before and after and all(small in (1, big) for small, big in zip(before, after))):
+            continue
         others = [[one for one in node.input if one != name] for node in uses.get(name, ())]
         kinds = {node.op_type for node in uses.get(name, ())}
         if kinds <= {"Add", "Sub", "Mul"} and all(len(other) == 1 and full(other[0]) for other in others):
             for node in uses[name]:
                 node.input[:] = [tile.input[0] if one == name else one for one in node.input]
             graph.node.remove(tile)
+
+
+def tensor_shapes(model):
+    """{tensor: static shape} of a model, inferred from a copy without its weights, which may be gigabytes."""
+    import onnx
+
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = "shapes"
+    for field in ("node", "input", "output", "value_info"):
+        getattr(light.graph, field).extend(getattr(model.graph, field))
+    given = {value.name for value in model.graph.input}
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.INT64:  # sides and repeats, which the shapes follow from
+            light.graph.initializer.add().CopyFrom(weight)
+        elif weight.name not in given:
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(weight.name, weight.data_type, list(weight.dims))
+            )
+    graph = onnx.shape_inference.infer_shapes(light).graph
+    return {
+        value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
 
 
 def name_ends(model, unit):

@@ -1,6 +1,6 @@
 """Units x chips and predicted speed of sonic-base at its published size, without its weights.
 
-    python tools/base_on_chips.py [WIDTHxHEIGHT]
+    python tools/base_on_chips.py [WIDTHxHEIGHT [FRAMES]]     # FRAMES the decoder takes at once, default 8
 
 Prints the tables of docs/ascend.md as Markdown, in about four minutes. The graphs are exported in float16 with random
 weights and never run. The UNet is too big for MindSpore's ONNX exporter (2 GB): it is exported with a fifth and two
@@ -85,8 +85,9 @@ def extrapolate(one, two, parts):
     return replace(one, shapes=shapes, constants=one.constants & set(shapes))
 
 
-def main(width=512, height=512):
-    gear = BaseGear(height, width)
+def main(size="512x512", chunk=BaseGear.chunk):
+    width, height = map(int, size.split("x"))
+    gear = BaseGear(height, width, int(chunk))
     units = published_units(gear)
     graphs = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +99,7 @@ def main(width=512, height=512):
             else:
                 graphs[name] = export_graph(unit, folder)
     chips = [find_chip(default_soc(family)) for family in FAMILIES]
-    print(f"sonic-base, {width}x{height}, float16:\n")
+    print(f"sonic-base, {width}x{height}, {gear.chunk} frames a chunk, float16:\n")
     print(
         format_markdown([lint_unit(units[name], graph, None, chip) for name, graph in graphs.items() for chip in chips])
     )
@@ -108,4 +109,4 @@ def main(width=512, height=512):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1].split("x"))) if len(sys.argv) > 1 else main()
+    main(*sys.argv[1:3])

@@ -10,6 +10,7 @@ from sonic_ms.ascend.mindir import read_mindir
 from sonic_ms.ascend.rules import NEVER, UNKNOWN, Finding, memory_findings, mindir_findings, onnx_findings
 
 FITS = "fits"
+CHUNKED = "vae_decoder"  # the unit whose export may take fewer frames, which are its first axis
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def lint_unit(unit, graph, mindir, chip, memory_gb=None, findings=()):
     if graph:
         memory = peak_memory(graph)
         size = sum(memory) / 1e9
-        findings += [*_interface(unit, graph), *onnx_findings(graph, chip), *memory_findings(*memory, chip, memory_gb)]
+        chunk = unit.inputs[0].shape[0] if unit.name == CHUNKED else None
+        findings += [*_interface(unit, graph), *onnx_findings(graph, chip)]
+        findings += memory_findings(*memory, chip, memory_gb, chunk)
     if mindir:
         findings += mindir_findings(mindir, chip)
     if not graph and not mindir:

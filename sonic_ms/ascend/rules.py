@@ -145,10 +145,18 @@ def mindir_findings(mindir, chip):
         yield Finding(UNKNOWN, "functions", f"the MINDIR calls {mindir.functions} graphs inside itself")
 
 
-def memory_findings(weights, activations, chip, memory_gb=None):
-    """A Finding when weights and activations, in bytes, exceed the board's memory without what its system takes."""
+def memory_findings(weights, activations, chip, memory_gb=None, chunk=None):
+    """A Finding when weights and activations, in bytes, exceed the board's memory without what its system takes.
+
+    chunk: frames that the unit takes at once where that is a choice of the export; the reason then says how many fit,
+    by activations that grow with the frames.
+    """
     memory = memory_gb or chip.memory_gb
     need, free = (weights + activations) / 1e9, memory - chip.reserved_gb
     if need > free:
         reason = f"{weights / 1e9:.2f} GB of weights and {activations / 1e9:.2f} GB of activations"
-        yield Finding(NEVER, "memory", f"{reason}; {chip.board} leaves about {free:.1f} of {memory:g} GB")
+        reason += f"; {chip.board} leaves about {free:.1f} of {memory:g} GB"
+        if chunk:
+            fitting = int((free * 1e9 - weights) * chunk / activations)
+            reason += f"; export it with --decode-chunk-size {fitting}" if fitting > 0 else "; no frame fits alone"
+        yield Finding(NEVER, "memory", reason)

@@ -4,10 +4,11 @@ Source of the architecture: Stable Video Diffusion (Blattmann et al. 2023), as p
 folded into the batch throughout: x is (n, c, h, w) with n = clips * frames.
 """
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.models.portable import FrameConv, GroupNorm, conv2d, nearest_x2, silu
+from sonic_ms.models.portable import FrameConv, GroupNorm, add, conv2d, nearest_x2, silu
 
 GROUPS = 32  # of every group normalisation
 
@@ -33,7 +34,7 @@ class SpatialResBlock(nn.Cell):
         hidden = self.conv2(silu(hidden))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        return x + hidden
+        return add(x, hidden)
 
 
 class TemporalResBlock(nn.Cell):
@@ -71,7 +72,8 @@ class SpatioTemporalResBlock(nn.Cell):
 
     def construct(self, x, embedding, frames):
         x = self.spatial_res_block(x, embedding, frames)
-        return x + self.temporal_weight * self.temporal_res_block(x, embedding, frames)
+        change = ops.cast(self.temporal_res_block(x, embedding, frames), ms.float32)
+        return add(x, ops.cast(self.temporal_weight, ms.float32) * change)
 
 
 class Upsample(nn.Cell):

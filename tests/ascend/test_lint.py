@@ -93,3 +93,12 @@ def test_a_changed_graph_is_refused(bundle, capsys):
     onnx.save_model(prelu_model(), bundle.folder / "onnx" / "good.onnx")
     assert main(["lint", str(bundle.folder)]) == 8
     assert "has changed since it was exported" in capsys.readouterr().err
+
+
+def test_a_decoder_that_does_not_fit_is_told_how_many_frames_would(tmp_path):
+    """10 kB beside the system's 1.5 GB, where eight frames need more."""
+    bundle = write_bundle(
+        tmp_path / "bundle", {"vae_decoder": conv_model((8, 3, 8, 6)), "other": conv_model((8, 3, 8, 6))}
+    )
+    found = {one.unit: one.findings[0].reason for one in lint_bundle(bundle, ["Ascend310B4"], memory_gb=1.50001)}
+    assert "--decode-chunk-size 5" in found["vae_decoder"] and "chunk" not in found["other"]

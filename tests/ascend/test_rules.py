@@ -158,6 +158,15 @@ def test_memory_of_a_board():
     assert "Atlas 300I Pro" in found.reason
 
 
+def test_memory_says_how_many_frames_fit():
+    """2.5 GB are free: 0.2 of weights leave 2.3 for frames of 0.4 each."""
+    (found,) = memory_findings(0.2e9, 8 * 0.4e9, B310, chunk=8)
+    assert found.reason.endswith("--decode-chunk-size 5")
+    (found,) = memory_findings(2.2e9, 8 * 0.4e9, B310, chunk=8)
+    assert found.reason.endswith("no frame fits alone")
+    assert list(memory_findings(0.2e9, 5 * 0.4e9, B310, chunk=5)) == []
+
+
 def test_peak_memory_counts_what_lives_at_the_same_time():
     # x (64 values) -> a -> b, and x is read again by the last: x, a, b live at once, then x, b, y
     nodes = [node("Relu", "x", "a"), node("Relu", "a", "b"), node("Add", "b x", "c"), node("Mul", "c w", "y")]

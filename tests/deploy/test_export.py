@@ -98,6 +98,19 @@ def test_pads_are_put_in_onnx_order():
     assert list(model.graph.node[0].attribute[0].ints) == [1, 3, 2, 4]
 
 
+@pytest.mark.parametrize(("rows", "times", "dropped"), [(1, 6, True), (2, 3, False)])
+def test_only_tiles_that_broadcasting_replaces_are_dropped(rows, times, dropped):
+    """Repeating two rows three times is no broadcast: three guidance branches share the positions of one like that."""
+    value = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("Tile", ["x", "times"], ["t"]), onnx.helper.make_node("Add", ["a", "t"], ["y"])]
+    ends = [value("x", 1, [rows, 4]), value("a", 1, [6, 4])], [value("y", 1, [6, 4])]
+    repeats = onnx.numpy_helper.from_array(np.int64([times, 1]), "times")
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends, [repeats]))
+    onnx_fixes.drop_tiles(model)
+    assert [node.op_type for node in model.graph.node] == (["Add"] if dropped else ["Tile", "Add"])
+    onnx.checker.check_model(model, full_check=True)
+
+
 def test_a_name_that_a_weight_has_already(toys):
     value = onnx.helper.make_tensor_value_info
     nodes = [onnx.helper.make_node("Add", ["x", "map"], ["z"])]
@@ -133,3 +146,8 @@ def test_gears_of_edge(tmp_path, gears, message):
 def test_gears_of_base(gears):
     with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
         export_module._size(gears)
+
+
+def test_frames_of_a_chunk(tmp_path):
+    with pytest.raises(UsageError, match="only sonic-base"):
+        export_module.export_model("sonic-edge", tmp_path / "b", chunk=4)
