@@ -3,10 +3,14 @@
 The ONNX graph runs twice in onnxruntime: in float32, and with every value rounded to float16 where an operator reads
 and writes it (sums inside an operator stay float32, as in Ascend's cube unit with float32 accumulation). Layers that
 cannot be float16 are collected until the outputs are good enough, and listed for ATC's --keep_dtype.
+
+Both runs go through the graph side by side, piece after piece: only what a piece computes and what later ones read is
+in memory, besides the weights of that piece.
 """
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +22,7 @@ FP16_MAX = 65504.0
 SAFE_MAX = FP16_MAX / 2  # other recordings are louder than the one measured
 OUTPUT_ERROR = 1e-2  # relative L2 of every output that an fp16 unit may have
 ROUNDS = 12  # of adding layers until the outputs are good enough
+PIECE_BYTES = 256 << 20  # of float32 tensors that one piece of the graph computes
 
 
 @dataclass(frozen=True)
@@ -54,48 +59,120 @@ class Audit:
 
 def audit_graph(path, feed, unit="", inputs="recorded"):
     """Audit of a float32 ONNX graph on one set of inputs {name: array}. Raises EngineError."""
-    import onnx
-
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True)
-    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-    if len({node.name for node in nodes}) != len(nodes) or not all(node.name for node in nodes):
-        raise EngineError(f"{path}: operators need unique names, ATC's list of layers goes by them; export it again")
-    floats = _float_tensors(onnx, model)
-    wanted = [name for node in nodes for name in node.output if name in floats]
-    exact = _run(_with_outputs(onnx, model, wanted), feed)
-    outputs = [one.name for one in model.graph.output]
-
-    def errors(keep):
-        try:
-            values = _run(_with_outputs(onnx, _rounded(onnx, model, floats, keep), wanted), feed)
-        except EngineError:  # an index left its table: such a graph computes nothing
-            return dict.fromkeys(wanted, float("inf"))
-        return {name: relative_error(values[name], exact[name]) for name in wanted}
-
-    reasons = _structural(nodes, floats, exact)
-    nothing = errors(set())
+    graph = _Graph(path)
+    outputs = graph.outputs
+    nothing, largest = _compare(graph, feed, set())
+    reasons = _structural(graph, largest)
     # judged in isolation from what is known to be hopeless, or every later layer would look bad
-    first = now = errors(set(reasons))
+    first = now = _compare(graph, feed, set(reasons))[0] if reasons else nothing
     for _ in range(ROUNDS):
         if all(now[name] <= OUTPUT_ERROR for name in outputs):
             break
-        fresh = _worst(nodes, floats, now, reasons)
+        fresh = _worst(graph, now, reasons)
         if not fresh:
             break
         reasons |= fresh
-        now = errors(set(reasons))
+        now, _ = _compare(graph, feed, set(reasons))
     layers = tuple(
         Layer(
             node.name,
             node.op_type,
-            float(max((np.abs(exact[name]).max(initial=0.0) for name in names), default=0.0)),
+            max((largest[name] for name in names), default=0.0),
             max((first[name] for name in names), default=0.0),
             reasons.get(node.name, ""),
         )
-        for node in nodes
-        if (names := [name for name in node.output if name in floats]) or node.name in reasons
+        for node in graph.nodes
+        if (names := [name for name in node.output if name in graph.floats]) or node.name in reasons
     )
     return Audit(unit, inputs, layers, {n: now[n] for n in outputs}, {n: nothing[n] for n in outputs})
+
+
+class _Graph:
+    """An ONNX graph in pieces. nodes: operators but for constants; floats: names of float32 tensors; pieces: lists of
+    nodes; last: {tensor: index of the last piece that reads it}. Weights beside the file are read when needed."""
+
+    def __init__(self, path):
+        import onnx
+
+        self.onnx, self.path = onnx, Path(path)
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False), data_prop=True)
+        self.ir_version, self.opset_import = model.ir_version, model.opset_import
+        self.weights = {one.name: one for one in model.graph.initializer}
+        self.constants = {node.output[0]: node for node in model.graph.node if node.op_type == "Constant"}
+        self.nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+        if len({node.name for node in self.nodes}) != len(self.nodes) or not all(node.name for node in self.nodes):
+            raise EngineError(f"{path}: operators need unique names, ATC's list goes by them; export it again")
+        self.outputs = [one.name for one in model.graph.output]
+        values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+        self.types = {one.name: one.type.tensor_type for one in values}
+        kind = onnx.TensorProto.FLOAT
+        self.floats = {name for name, one in self.types.items() if one.elem_type == kind}
+        self.floats |= {name for name, one in self.weights.items() if one.data_type == kind}
+        self.pieces = self._cut()
+        self.last = {name: i for i, piece in enumerate(self.pieces) for node in piece for name in node.input}
+
+    def _cut(self):
+        pieces, size = [[]], 0
+        for node in self.nodes:
+            new = sum(self._bytes(name) for name in node.output)
+            if pieces[-1] and size + new > PIECE_BYTES:
+                pieces.append([])
+                size = 0
+            pieces[-1].append(node)
+            size += new
+        return pieces
+
+    def _bytes(self, name):
+        if name not in self.types:
+            return 0
+        return 4 * int(np.prod([side.dim_value for side in self.types[name].shape.dim], dtype=np.int64))
+
+    def run(self, index, live, keep=None):
+        """What piece `index` writes, of float32 tensors and what later pieces read: {name: array}. live: what it
+        reads. keep: names of operators that do not round to float16; None: none of them does."""
+        piece = self.pieces[index]
+        made = [name for node in piece for name in node.output if name]
+        read = list(dict.fromkeys(name for node in piece for name in node.input if name))
+        model = self.onnx.ModelProto(ir_version=self.ir_version, opset_import=self.opset_import)
+        graph = model.graph
+        graph.name = f"piece {index}"
+        graph.node.extend(self.constants[name] for name in read if name in self.constants)
+        graph.node.extend(piece if keep is None else _rounded(self.onnx, piece, self.floats, keep))
+        for name in read:
+            if name in self.weights:
+                weight = graph.initializer.add()
+                weight.CopyFrom(self.weights[name])
+                if self.onnx.external_data_helper.uses_external_data(weight):
+                    self.onnx.external_data_helper.load_external_data_for_tensor(weight, str(self.path.parent))
+            elif name in live:
+                kind = self.onnx.helper.np_dtype_to_tensor_dtype(live[name].dtype)
+                graph.input.append(self.onnx.helper.make_tensor_value_info(name, kind, live[name].shape))
+        wanted = [name for name in made if name in self.floats or self.last.get(name, -1) > index]
+        graph.output.extend(self.onnx.ValueInfoProto(name=name) for name in wanted)
+        return _run(model, {one.name: live[one.name] for one in graph.input})
+
+
+def _compare(graph, feed, keep):
+    """Run in float32 and with all but `keep` in float16: {float32 tensor: relative L2}, {the same: largest value}."""
+    exact, half = dict(feed), dict(feed)
+    errors, largest = {}, {}
+    for index in range(len(graph.pieces)):
+        exact = exact | graph.run(index, exact)
+        if half is not None:
+            try:
+                half = half | graph.run(index, half, keep)
+            except EngineError:  # an index left its table: such a graph computes nothing
+                half = None
+        for node in graph.pieces[index]:
+            for name in node.output:
+                if name in graph.floats:
+                    largest[name] = float(np.abs(exact[name]).max(initial=0.0))
+                    errors[name] = relative_error(half[name], exact[name]) if half is not None else float("inf")
+        exact = {name: array for name, array in exact.items() if graph.last.get(name, -1) > index}
+        half = half and {name: array for name, array in half.items() if name in exact}
+    if half is None:
+        errors = dict.fromkeys(errors, float("inf"))
+    return errors, largest
 
 
 def relative_error(value, reference):
@@ -106,19 +183,14 @@ def relative_error(value, reference):
     return float(np.linalg.norm(value.astype(np.float64) - reference)) / (scale or 1.0)
 
 
-def _float_tensors(onnx, model):
-    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    names = {one.name for one in values if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    return names | {one.name for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
-
-
-def _structural(nodes, floats, exact):
+def _structural(graph, largest):
     """{node name: reason} of what float16 cannot do whatever the error: overflow, and values that become indices."""
+    nodes, floats = graph.nodes, graph.floats
     reasons, producer = {}, {name: node for node in nodes for name in node.output}
     for node in nodes:
-        largest = max((np.abs(exact[name]).max(initial=0.0) for name in node.output if name in floats), default=0.0)
-        if largest > SAFE_MAX:
-            reasons[node.name] = f"largest value {largest:.0f}"
+        value = max((largest[name] for name in node.output if name in floats), default=0.0)
+        if value > SAFE_MAX:
+            reasons[node.name] = f"largest value {value:.0f}"
     # a whole number above 2048 has no float16: everything an index is computed from stays float32
     waiting = [node.output[0] for node in nodes if node.op_type == "Cast" and node.output[0] not in floats]
     sources = set()
@@ -130,13 +202,13 @@ def _structural(nodes, floats, exact):
     return dict.fromkeys(sources, "an index is computed from it") | reasons
 
 
-def _worst(nodes, floats, errors, reasons):
+def _worst(graph, errors, reasons):
     """The twentieth of the operators, at least one, that add most to the error of their inputs."""
-    growth = {}
+    nodes, growth = graph.nodes, {}
     for node in nodes:
         if node.name in reasons:
             continue
-        before = max((errors.get(name, 0.0) for name in node.input if name in floats), default=0.0)
+        before = max((errors.get(name, 0.0) for name in node.input if name in graph.floats), default=0.0)
         after = max((errors[name] for name in node.output if name in errors), default=0.0)
         if np.isfinite(before) and after > before:
             growth[node.name] = after - before
@@ -144,48 +216,35 @@ def _worst(nodes, floats, errors, reasons):
     return {name: f"adds {growth[name]:.1e} of error" for name in worst}
 
 
-def _rounded(onnx, model, floats, keep):
-    """A copy of the model that rounds what every operator outside `keep` reads and writes to float16 and back."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.node[:]
-    done = {}
-    for node in model.graph.node:
-        new = copy.graph.node.add()
-        new.CopyFrom(node)
-        if node.op_type == "Constant" or node.name in keep:
+def _rounded(onnx, nodes, floats, keep):
+    """Copies of the nodes where every operator outside `keep` rounds what it reads and writes to float16 and back."""
+    rounded, half = [], {}
+    for node in nodes:
+        if node.name in keep:
+            rounded.append(node)
             continue
+        new, writes = onnx.NodeProto(), []
+        new.CopyFrom(node)
         for i, name in enumerate(node.input):
             if name in floats:
-                if name not in done:
-                    done[name] = f"{name}@half"
-                    copy.graph.node.pop()
-                    _round_trip(onnx, copy.graph, name, done[name])
-                    new = copy.graph.node.add()
-                    new.CopyFrom(node)
-                    for j in range(i):
-                        new.input[j] = done.get(node.input[j], node.input[j])
-                new.input[i] = done[name]
+                if name not in half:
+                    half[name] = f"{name}@half"
+                    rounded += _round_trip(onnx, name, half[name])
+                new.input[i] = half[name]
         for i, name in enumerate(node.output):
             if name in floats:
                 new.output[i] = f"{name}@raw"
-                _round_trip(onnx, copy.graph, new.output[i], name)
-    return copy
+                writes += _round_trip(onnx, new.output[i], name)
+        rounded += [new, *writes]
+    return rounded
 
 
-def _round_trip(onnx, graph, source, target):
-    graph.node.add().CopyFrom(onnx.helper.make_node("Cast", [source], [f"{target}@fp16"], to=onnx.TensorProto.FLOAT16))
-    graph.node.add().CopyFrom(onnx.helper.make_node("Cast", [f"{target}@fp16"], [target], to=onnx.TensorProto.FLOAT))
-
-
-def _with_outputs(onnx, model, names):
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    present = {one.name for one in copy.graph.output}
-    for name in names:
-        if name not in present:
-            copy.graph.output.append(onnx.ValueInfoProto(name=name))
-    return copy
+def _round_trip(onnx, source, target):
+    types = onnx.TensorProto
+    return [
+        onnx.helper.make_node("Cast", [source], [f"{target}@fp16"], to=types.FLOAT16),
+        onnx.helper.make_node("Cast", [f"{target}@fp16"], [target], to=types.FLOAT),
+    ]
 
 
 def _run(model, feed):

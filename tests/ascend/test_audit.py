@@ -7,6 +7,7 @@ import pytest
 from ascend_toys import conv_model, model, node, write_bundle
 from onnx import TensorProto, save_model
 
+from sonic_ms.ascend import audit as audit_module
 from sonic_ms.ascend.atc import atc_plan
 from sonic_ms.ascend.audit import OUTPUT_ERROR, audit_bundle, audit_graph, format_audit, relative_error, write_audit
 from sonic_ms.ascend.facts import find_chip
@@ -75,6 +76,36 @@ def test_a_difference_of_large_numbers_is_found_by_its_error(tmp_path):
     assert {"the_Add_far", "the_Sub_near"} <= set(kept(result))
     assert "of error" in kept(result)["the_Sub_near"]
     assert result.all_fp16_error["y"] > 0.1 > OUTPUT_ERROR > result.output_error["y"]
+
+
+def test_pieces_find_what_the_whole_finds(tmp_path, monkeypatch):
+    """A long graph in pieces of one operator: the same layers and errors, and one tensor a run."""
+    nodes = [
+        node("Mul", "x scale", "place"),
+        node("Floor", "place", "whole"),
+        node("Cast", "whole", "index", to=TensorProto.INT32),
+        node("Gather", "table index", "colour", axis=0),
+        node("Add", "colour big", "far"),
+        node("Sub", "far big", "near"),
+        node("Add", "near x", "y"),  # x comes from the very beginning
+    ]
+    table = np.random.default_rng(0).uniform(0, 1, 4096).astype(np.float32)
+    proto = model(nodes, {"x": (64,)}, {"y": (64,)}, constants(scale=4096.0, big=1000.0) | {"table": table})
+    places = np.random.default_rng(1).uniform(0, 4000, 64) / 4096
+    whole = audit(tmp_path, proto, x=places)
+    assert "the_Sub_near" in kept(whole) and "the_Floor_whole" in kept(whole)
+    outputs, run = [], audit_module._run
+    monkeypatch.setattr(audit_module, "_run", lambda m, feed: outputs.append(len(m.graph.output)) or run(m, feed))
+    monkeypatch.setattr(audit_module, "PIECE_BYTES", 64 * 4)
+    assert audit(tmp_path, proto, x=places) == whole
+    assert max(outputs) == 1 and len(outputs) >= 3 * 2 * len(nodes)
+
+
+def test_weights_beside_the_file(tmp_path):
+    save_model(conv_model(), tmp_path / "g.onnx", save_as_external_data=True, location="g.data", size_threshold=16)
+    feed = {"x": np.random.default_rng(0).normal(size=(1, 3, 8, 6)).astype(np.float32)}
+    assert (tmp_path / "g.data").stat().st_size > 0
+    assert audit_graph(tmp_path / "g.onnx", feed).output_error == audit(tmp_path, conv_model(), **feed).output_error
 
 
 def test_names_must_be_unique(tmp_path):
