@@ -1,7 +1,9 @@
 """MindSpore itself as an engine: Cells in GRAPH_MODE on the CPU or on an Ascend device."""
 
 import os
+import sys
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -91,7 +93,8 @@ def start():
     """Import MindSpore in GRAPH_MODE, quietly; warn once when its CPU backend is a slow one. Returns the module."""
     os.environ.setdefault("GLOG_v", "3")  # errors only: its warnings are about its own internals
     try:
-        import mindspore as ms
+        with _protobuf_of_its_own():
+            import mindspore as ms
     except ImportError as error:
         raise EngineError(
             f"MindSpore cannot be imported ({error}); install it: pip install 'mindspore>=2.7.1,<2.9'"
@@ -101,3 +104,26 @@ def start():
     if message:
         warnings.warn(message, stacklevel=2)
     return ms
+
+
+@contextmanager
+def _protobuf_of_its_own():
+    """MindSpore's generated messages need the pure Python form of protobuf, which is chosen when protobuf is first
+    imported. Where something else did that before, such as onnx, MindSpore gets a second copy."""
+
+    def modules():
+        return {name: module for name, module in sys.modules.items() if name.startswith("google.protobuf")}
+
+    before = {} if "mindspore" in sys.modules else modules()
+    if before:
+        os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
+        for name in before:
+            del sys.modules[name]
+    try:
+        yield
+    finally:
+        if before:
+            for name in modules():
+                del sys.modules[name]
+            sys.modules.update(before)
+            sys.modules["google"].protobuf = before["google.protobuf"]

@@ -1,5 +1,10 @@
 """Exported files compute what their Cells compute, or there is no bundle."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -151,3 +156,15 @@ def test_gears_of_base(gears):
 def test_frames_of_a_chunk(tmp_path):
     with pytest.raises(UsageError, match="only sonic-base"):
         export_module.export_model("sonic-edge", tmp_path / "b", chunk=4)
+
+
+def test_onnx_may_be_imported_before_mindspore(tmp_path):
+    """They want different implementations of protobuf; only MindSpore used to die of it."""
+    code = (
+        "import onnx; from deploy_toys import export_toys; from sonic_ms.runtime.mindspore import start; start();"
+        f"b = export_toys({str(tmp_path / 'bundle')!r}); print(len(onnx.load(b.path('padded', 'onnx')).graph.node))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment.pop("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", None)  # which this process has from MindSpore
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
