@@ -72,18 +72,23 @@ UNITS = tuple(units(PUBLISHED))
 
 
 def randomise(cell, rounded=False):
-    """Fill every matrix of a Cell with random numbers that keep the size of what they multiply; vectors keep their
-    start values. Smaller ones would vanish in float16 on the way through a deep network."""
+    """Fill every matrix and every bias of a Cell with random numbers that keep the size of what they multiply, the same
+    ones in every process; scales of norms keep their start values. Smaller ones would vanish in float16 on the way
+    through a deep network. rounded: to what float16 can hold."""
     import mindspore as ms
 
     rng = np.random.default_rng(0)
     for parameter in cell.get_parameters():
         parameter.init_data()
         if len(parameter.shape) > 1:
-            scale = np.float32(1 / np.sqrt(np.prod(parameter.shape[1:])))
-            values = rng.standard_normal(parameter.shape, np.float32) * scale
-            values = values.astype(np.float16) if rounded else values
-            parameter.set_data(ms.Tensor(values).astype(parameter.dtype))
+            values = rng.standard_normal(parameter.shape, np.float32)
+            values *= np.float32(1 / np.sqrt(np.prod(parameter.shape[1:])))
+        elif parameter.name.endswith("bias"):  # MindSpore starts them at random, without a seed
+            values = rng.standard_normal(parameter.shape, np.float32) * np.float32(0.02)
+        else:
+            continue
+        values = values.astype(np.float16) if rounded else values
+        parameter.set_data(ms.Tensor(values).astype(parameter.dtype))
     return cell
 
 
