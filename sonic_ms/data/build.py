@@ -14,7 +14,7 @@ from sonic_ms.data.clips import Encoders, Record
 from sonic_ms.data.decode import frames_of, samples_of
 from sonic_ms.data.filters import cut_clips
 from sonic_ms.data.index import Index
-from sonic_ms.data.shards import SUFFIXES, write_shard
+from sonic_ms.data.shards import SUFFIXES, page_size, write_shard
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track
 from sonic_ms.digest import sha256_of, weights_digest
@@ -81,7 +81,8 @@ def build_video(source, digest, out, config, analyzer, encoders):
     part = out / PART
     part.mkdir(exist_ok=True)
     try:
-        write_shard(part / name, _records(source.path, names, clips, samples, config, encoders))
+        page = page_size(max(clip.last - clip.first for clip in clips), config.resolution)
+        write_shard(part / name, _records(source.path, names, clips, samples, config, encoders), page)
         files = [part / (name + suffix) for suffix in SUFFIXES]
         entry |= {"bytes": [path.stat().st_size for path in files], "shard_sha256": [sha256_of(path) for path in files]}
         for path in files:
@@ -145,6 +146,8 @@ def _kind(reason):
         "sharpness": "blurred",
         "speech": "silent",
         "mouth": "out of sync",
+        "translation": "moves too much",
+        "expression": "moves too much",
     }.get(reason.split()[0], "too short between cuts" if "between cuts" in reason else _plain(reason))
 
 

@@ -13,6 +13,7 @@ from sonic_ms.evaluate import best_lag, lip_gap
 OVERHANG = 0.08  # of the face's height that may lie outside the picture
 JUMP = 0.5  # face sizes that a face may move from one frame to the next; more is another face
 GROWTH = 1.4  # times that it may grow or shrink meanwhile
+MAX_BUCKET = 128  # clips that move more are left out, as in Sonic's training (its repository, issue 9)
 # Standard deviation that makes a bucket of 128. Sonic publishes what the buckets measure, not their scale: these give
 # talking heads the 8 to 40 that its audio2bucket predicts (16 y + 16).
 TRANSLATION_FULL = 0.5  # of the box's centre and size, in face sizes
@@ -121,6 +122,9 @@ def judge(track, samples, first, last, config):
         expected = f"at most {config.max_lag} and at least {config.min_sync:g}"
         return no(f"mouth {lag:+d} frames off the sound, correlation {correlation:.2f}; expected {expected}")
     translation, expression = buckets(points)
+    for name, value in (("translation", translation), ("expression", expression)):
+        if value > MAX_BUCKET:
+            return no(f"{name} bucket {value:.0f}, expected at most {MAX_BUCKET}")
     figures = {"face_height": height, "sharpness": sharpness, "speech": speech, "lag": lag, "sync": correlation}
     figures |= {"translation": translation, "expression": expression}
     return Clip(first, last, figures, crop, tuple(float(value) for value in box))
@@ -148,7 +152,7 @@ def _smooth(values):
 
 
 def buckets(points):
-    """(translation, expression), 0 to 128 each, of a clip's landmarks (n, 468, 2).
+    """(translation, expression) of a clip's landmarks (n, 468, 2); 0 and more, MAX_BUCKET is the most to train on.
 
     Translation: how much the face's box moves and changes its size. Expression: how much the landmarks move within
     their box. Both as standard deviations, so that a bucket twice as large is a motion twice as large.
@@ -160,7 +164,4 @@ def buckets(points):
     translation = np.sqrt(middle.var(0).sum())
     within = (points - low[:, None]) / size[:, None]
     expression = np.sqrt(within.var(0).sum(1).mean())
-    return tuple(
-        float(np.clip(128 * value / full, 0, 128))
-        for value, full in ((translation, TRANSLATION_FULL), (expression, EXPRESSION_FULL))
-    )
+    return float(MAX_BUCKET * translation / TRANSLATION_FULL), float(MAX_BUCKET * expression / EXPRESSION_FULL)

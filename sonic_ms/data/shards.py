@@ -19,10 +19,23 @@ ARRAYS = {"audio": np.int16, "mask": np.uint8, **ENCODED}
 SUFFIXES = ("", ".db")
 LATENT_FPS = 12.5
 KEPT = 32  # samples in memory
+LARGEST_PAGE = 1 << 28  # bytes: MindRecord takes no larger one, and every record has to fit into a page
+JPEG_BYTES = 1.5  # a pixel, at JPEG_QUALITY: more than footage takes, about what noise takes
+ARRAY_BYTES = 1 << 24  # all but the pictures
 
 
-def write_shard(path, records):
-    """Write an iterator of records (clips.Record.finish), all with or all without networks' outputs."""
+def page_size(frames, side):
+    """Bytes of the pages of a shard whose longest clip has `frames` pictures of side x side pixels. What a page does
+    not fill takes no room on the disk: the file is sparse."""
+    needed = frames * side * side * JPEG_BYTES + ARRAY_BYTES
+    return min(1 << int(np.ceil(np.log2(needed))), LARGEST_PAGE)
+
+
+def write_shard(path, records, page):
+    """Write an iterator of records (clips.Record.finish), all with or all without networks' outputs.
+
+    page: from page_size. UsageError for a record that does not fit into it.
+    """
     from mindspore.mindrecord import FileWriter
 
     writer = None
@@ -35,9 +48,16 @@ def write_shard(path, records):
         row["buckets"] = record["buckets"]
         if writer is None:
             writer = FileWriter(str(path), 1, overwrite=True)
+            writer.set_page_size(page)
             schema = {name: {"type": "bytes"} for name in (*arrays, "frames")}
             schema |= {"id": {"type": "string"}, "meta": {"type": "string"}}
             writer.add_schema(schema | {"buckets": {"type": "float32", "shape": [2]}}, "talking clips")
+        size = sum(len(row[name]) for name in (*arrays, "frames"))
+        if size >= page:
+            raise UsageError(
+                f"clip {record['id']} takes {size >> 20} MB, a shard holds at most {page >> 20} MB a clip; choose a "
+                "smaller resolution or max_seconds"
+            )
         writer.write_raw_data([row])
     writer.commit()
 

@@ -37,10 +37,8 @@ class Track:
         return np.concatenate([self.points.min(1), self.points.max(1)], axis=1)
 
 
-def track(frames, analyzer):
-    """Track of an iterator of frames."""
-    points, faces, sharpness, differences = [], [], [], []
-    before, count, sharp, size = None, 0, 0.0, (0, 0)
+def follow(frames, analyzer):
+    """Yield (frame, its face.Landmarks or None) for an iterator of frames."""
     current, seen = [None], True
 
     def at_hand():
@@ -52,15 +50,23 @@ def track(frames, analyzer):
         current[0] = rgb
         # a search costs 50 times what following costs: where no face was, look again only now and then
         found = next(following) if seen or i % COUNT_EVERY == 0 else None
+        seen = found is not None
+        yield rgb, found
+
+
+def track(frames, analyzer):
+    """Track of an iterator of frames."""
+    points, faces, sharpness, differences = [], [], [], []
+    before, count, sharp, size = None, 0, 0.0, (0, 0)
+    for i, (rgb, found) in enumerate(follow(frames, analyzer)):
         size = rgb.shape[1::-1]
         small = cv2.resize(rgb, SMALL, interpolation=cv2.INTER_AREA).astype(np.float32)
         differences.append(0.0 if before is None else float(np.abs(small - before).mean()))
         before = small
         if i % COUNT_EVERY == 0:
             count = large_faces(analyzer.detect(rgb))
-        seen = found is not None
-        points.append(found.points[:, :2] if seen else np.full((468, 2), np.nan, np.float32))
-        if seen and i % SHARPNESS_EVERY == 0:
+        points.append(np.full((468, 2), np.nan, np.float32) if found is None else found.points[:, :2])
+        if found is not None and i % SHARPNESS_EVERY == 0:
             sharp = face_sharpness(rgb, points[-1])
         faces.append(count)
         sharpness.append(sharp)

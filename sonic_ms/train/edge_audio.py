@@ -13,6 +13,7 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 from sonic_ms import audio
+from sonic_ms.config import require
 from sonic_ms.models.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
 from sonic_ms.models.edge.audio_features import HALO, MEL_PER_FRAME, WINDOW, mel_windows, normalise_mel
 from sonic_ms.models.edge.curves import OPEN
@@ -36,6 +37,15 @@ class EdgeAudioConfig:
     flite_share: float = 0.5
     closure_weight: float = 3.0
     velocity_weight: float = 1.0
+
+    def __post_init__(self):
+        checks = (
+            ("utterances", self.utterances >= 1, "at least 1"),
+            ("flite_share", 0 <= self.flite_share <= 1, "0 to 1"),
+            ("closure_weight", self.closure_weight >= 0, "0 or more"),
+            ("velocity_weight", self.velocity_weight >= 0, "0 or more"),
+        )
+        require(self, checks)
 
 
 def to_16k(utterance, speed=1.0):

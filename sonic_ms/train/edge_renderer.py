@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sonic_ms import face, video
 from sonic_ms.assets import fetch
+from sonic_ms.config import require
 from sonic_ms.image import load_image
 from sonic_ms.models.edge.curves import CURVES, JAW
 from sonic_ms.models.edge.renderer import FEATURES, MouthFeatures, Painter, PainterConfig, composite
@@ -46,6 +47,16 @@ class EdgeRendererConfig:
     open_share: float = 0.4
     inside_weight: float = 4.0
     edge_weight: float = 1.0
+
+    def __post_init__(self):
+        checks = (
+            ("faces", self.faces >= 1, "at least 1"),
+            ("real_share", 0 <= self.real_share <= 1, "0 to 1"),
+            ("open_share", 0 <= self.open_share <= 1, "0 to 1"),
+            ("inside_weight", self.inside_weight >= 0, "0 or more"),
+            ("edge_weight", self.edge_weight >= 0, "0 or more"),
+        )
+        require(self, checks)
 
 
 def crop_face(rgb, points):

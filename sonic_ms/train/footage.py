@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sonic_ms import face, video
 from sonic_ms.config import GenerateOptions
+from sonic_ms.data.tracking import follow
 from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.image import load_image
 from sonic_ms.models.edge import rig as rigs
@@ -51,7 +52,8 @@ class Footage:
 def track(path):
     """Landmarks of every frame of a clip, None where there is no face."""
     frames = itertools.islice(video.read_video(path), MAX_FRAMES + 1)
-    found = list(tqdm(face.FaceAnalyzer().track(frames), desc="finding the face", unit="frame", mininterval=2))
+    rows = tqdm(follow(frames, face.FaceAnalyzer()), desc="finding the face", unit="frame", mininterval=2)
+    found = [one for _, one in rows]
     seen = sum(one is not None for one in found)
     if not seen:
         raise FaceError(

@@ -13,7 +13,7 @@ from sonic_ms.data.build import build
 from sonic_ms.data.config import DataConfig
 from sonic_ms.data.decode import frames_of
 from sonic_ms.data.index import Index
-from sonic_ms.data.shards import Shards, pictures, read_rows, unpack
+from sonic_ms.data.shards import Shards, page_size, pictures, read_rows, unpack, write_shard
 from sonic_ms.digest import sha256_of
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 
@@ -118,12 +118,12 @@ class TestResume:
         paths = [talking, remake(tmp_path / "other.mp4", picture="hue=h=20")]
         real = builder.write_shard
 
-        def stop_at_second(path, records):
+        def stop_at_second(path, records, page):
             if done:
                 path.write_bytes(b"half a shard")
                 raise KeyboardInterrupt
             done.append(path)
-            real(path, records)
+            real(path, records, page)
 
         done = []
         monkeypatch.setattr(builder, "write_shard", stop_at_second)
@@ -163,7 +163,7 @@ class TestResume:
             build([talking], built[0], DataConfig(resolution=128, min_face=40), note=quiet)
 
     def test_a_full_disk_loses_nothing_that_was_finished(self, built, tmp_path, remake, monkeypatch):
-        def full(path, records):
+        def full(path, records, page):
             raise OSError(28, "No space left on device")
 
         out = shutil.copytree(built[0], tmp_path / "out")
@@ -174,6 +174,19 @@ class TestResume:
 
 
 class TestShards:
+    def test_a_clip_of_noise_fits_and_a_larger_one_is_named(self, tmp_path):
+        """35 MB of pictures: more than a page of MindRecord holds by itself."""
+        frames, side = 100, 512
+        record = {"id": "noise", "jpegs": [np.random.default_rng(0).bytes(350_000)] * frames, "box": [0, 0, 9, 9]}
+        record |= {"audio": np.zeros(64000, np.int16), "mask": np.ones((side, side), np.uint8), "reference": 0}
+        record["buckets"] = np.float32([3, 4])
+        write_shard(tmp_path / "a.mindrecord", [record], page_size(frames, side))
+        (row,) = read_rows(tmp_path / "a.mindrecord")
+        assert len(row["frames"].item()) == 35_000_001 and unpack(row)["audio"].shape == (64000,)
+        with pytest.raises(UsageError, match="clip noise takes 33 MB, a shard holds at most 16 MB"):
+            write_shard(tmp_path / "b.mindrecord", [record], 1 << 24)
+        assert page_size(250, 1024) == 1 << 28
+
     def test_shards_without_latents_are_refused_for_training(self, built):
         with pytest.raises(UsageError, match="without --model"):
             Shards(built[0])

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from sonic_ms.data import filters
 from sonic_ms.data.config import DataConfig
 from sonic_ms.data.filters import buckets, cut_clips, segments
 from sonic_ms.data.sources import find_sources
-from sonic_ms.data.tracking import Track, find_cuts, large_faces
+from sonic_ms.data.tracking import Track, find_cuts, follow, large_faces
 from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.face import Face, average_face
 
@@ -56,6 +57,22 @@ class TestCuts:
     def test_a_face_in_the_background_does_not_count(self):
         faces = [Face((0, 0, height, height), 1.0, np.zeros((6, 2))) for height in (100, 50, 30)]
         assert large_faces(faces) == 2 and large_faces([]) == 0
+
+
+class TestFollow:
+    def test_a_lost_face_is_searched_for_only_twice_a_second(self):
+        class Analyzer:
+            asked = 0
+
+            def track(self, frames):
+                for frame in frames:
+                    self.asked += 1
+                    yield "face" if frame == "face" else None
+
+        analyzer, frames = Analyzer(), ["face"] * 5 + ["wall"] * 40 + ["face"] * 20
+        found = list(follow(frames, analyzer))
+        assert [frame for frame, _ in found] == frames and analyzer.asked < 30
+        assert [one for _, one in found] == ["face"] * 5 + [None] * 43 + ["face"] * 17
 
 
 class TestSegments:
@@ -124,5 +141,11 @@ class TestBuckets:
         points = self.still + 5 * self.swing[:, None, None] * [1, 0]
         assert buckets(points * 3) == pytest.approx(buckets(points), rel=1e-4)
 
-    def test_they_end_at_128(self):
-        assert buckets(self.still + 500 * self.swing[:, None, None] * [1, 0])[0] == 128
+    def test_a_clip_that_moves_more_than_128_is_refused(self, monkeypatch):
+        track, sound = still_track(100), np.zeros(64000, np.float32)
+        monkeypatch.setattr(filters, "voice_activity", lambda samples: np.ones(100))
+        monkeypatch.setattr(filters, "sync", lambda points, samples: (0, 0.9))
+        assert len(cut_clips(track, sound, DataConfig())[0]) == 1
+        monkeypatch.setattr(filters, "buckets", lambda points: (20.0, 131.0))
+        clips, rejected = cut_clips(track, sound, DataConfig())
+        assert not clips and rejected[0].reason == "expression bucket 131, expected at most 128"
