@@ -17,9 +17,9 @@ from sonic_ms.train.optimizer import parts_of
 GB = 1e9
 # Activations in tensors (clips * frames, channels, h, w) of a block's level. Kept until the backward pass: of a
 # residual block, of a transformer with its three feed-forwards, and attention scores of every head in matrices.
-RES_TENSORS, ATTENTION_TENSORS, SCORE_MATRICES = 20.0, 200.0, 3.0
-# With recompute: kept between blocks, and the share of the largest block that is alive while it is computed again.
-KEPT_RES_TENSORS, KEPT_ATTENTION_TENSORS, RECOMPUTED_SHARE = 4.0, 10.0, 1.0
+RES_TENSORS, ATTENTION_TENSORS, SCORE_MATRICES = 20.0, 300.0, 3.0
+# With recompute: kept between blocks, and how many times the largest block is alive while it is computed again.
+KEPT_RES_TENSORS, KEPT_ATTENTION_TENSORS, RECOMPUTED_SHARE = 4.0, 10.0, 1.6
 ACTIVATION_BYTES = {"fp32": 4.0, "fp16": 3.0, "bf16": 3.0}  # an element; norms and softmax stay float32
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
@@ -47,6 +47,11 @@ def shapes_of(loss):
 
 def unbuilt_shapes(configs, config):
     """shapes_of the networks that a BaseFinetuneConfig trains, without their memory. configs: {network: dataclass}."""
+    return shapes_of(unbuilt_loss(configs, config))
+
+
+def unbuilt_loss(configs, config):
+    """SonicLoss whose parameters have shapes and no values."""
     from mindspore import nn
 
     from sonic_ms.base_units import CELLS
@@ -54,7 +59,7 @@ def unbuilt_shapes(configs, config):
 
     with nn.utils.no_init_parameters():
         cells = {name: CELLS[name](configs[name]) for name in TRAINED}
-    return shapes_of(build_loss(SimpleNamespace(cells=cells, configs=configs), config))
+    return build_loss(SimpleNamespace(cells=cells, configs=configs), config)
 
 
 def activation_elements(unet, batch, frames, height, width, recompute):
@@ -121,12 +126,18 @@ def table(config, sides=(512, 512), configs=None):
     configs: {network: config dataclass}, the published sizes by default.
     """
     from sonic_ms.base_check import PUBLISHED
+    from sonic_ms.train.base import freeze
 
     configs = configs or PUBLISHED
     unet, downscale = configs["unet"], configs["vae"].downscale
     height, width = sides[0] // downscale, sides[1] // downscale
-    shapes = {chosen: unbuilt_shapes(configs, dataclasses.replace(config, trainable=chosen)) for chosen in
-              dict.fromkeys((config.trainable, *TRAINED_SETS))}  # fmt: skip
+    shapes, plain = {}, unbuilt_loss(configs, dataclasses.replace(config, trainable=("all",)))
+    for chosen in dict.fromkeys((config.trainable, *TRAINED_SETS)):
+        if "lora" in chosen:  # has layers of its own
+            shapes[chosen] = unbuilt_shapes(configs, dataclasses.replace(config, trainable=chosen))
+        else:
+            freeze(plain, chosen)
+            shapes[chosen] = shapes_of(plain)
 
     def bytes_of(chosen, recompute, batch, devices):
         loop = dataclasses.replace(config.loop, batch_size=batch, shard_optimizer=devices > 1)

@@ -3,10 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from sonic_ms.base_check import PUBLISHED, SMALL
+from sonic_ms.base_check import SMALL
 from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import ResourceError
 from sonic_ms.train.base import BaseFinetuneConfig
@@ -71,8 +70,6 @@ def test_what_makes_a_step_larger():
     assert activations(recompute=False) > 1.5 * activations()
 
 
-def test_the_table_of_the_published_sizes():
+def test_the_table():
     text = table(recipe(), configs=SMALL)
     assert "this config, one device: weights" in text and len(text.splitlines()) == 4 + 4 * 4
-    shapes = unbuilt_shapes(PUBLISHED, recipe(trainable=["all"]))
-    assert 1.5e9 < sum(int(np.prod(shape)) for shape, _ in shapes) < 1.65e9
