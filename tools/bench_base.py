@@ -99,33 +99,25 @@ def prepare_ours(size, folder, engines):
 
 
 def torch_engine(size, folder):
-    """Upstream's network: keys and values of every pixel computed at every step, as it does."""
+    """Upstream's network, which computes keys and values of every pixel at every step, and diffusers' plain one, with
+    the same weights in memory."""
     import torch
     from torch_reference import SonicUNet
 
+    state = torch.load(folder / "upstream" / "unet.pth", weights_only=True)
     with torch.device("meta"):
         unet = SonicUNet(layers=2, frames=FRAMES, random=False, **SIZES[size])
-    unet.model.load_state_dict(torch.load(folder / "upstream" / "unet.pth", weights_only=True), assign=True)
-    tensors = [torch.tensor(part) for part in torch_inputs(size)]
-    return lambda: unet(*tensors).numpy()
-
-
-def plain_engine(size, folder):
-    """diffusers' network as it is, without audio."""
-    import torch
-    from torch_reference import SonicUNet
-
-    with torch.device("meta"):
-        unet = SonicUNet(layers=2, frames=FRAMES, random=False, audio=False, **SIZES[size]).model
-    state = torch.load(folder / "upstream" / "unet.pth", weights_only=True)
-    unet.load_state_dict({name: one for name, one in state.items() if ".processor." not in name}, assign=True)
-    sample, timestep, clip, _, _, ids = [torch.tensor(part) for part in torch_inputs(size)]
+        plain = SonicUNet(layers=2, frames=FRAMES, random=False, audio=False, **SIZES[size]).model
+    unet.model.load_state_dict(state, assign=True)
+    plain.load_state_dict({name: one for name, one in state.items() if ".processor." not in name}, assign=True)
+    inputs = [torch.tensor(part) for part in torch_inputs(size)]
+    sample, timestep, clip, _, _, ids = inputs
 
     @torch.no_grad()
-    def step():
-        return unet(sample, timestep, clip[:1], ids, return_dict=False)[0].numpy()
+    def plain_step():
+        return plain(sample, timestep, clip[:1], ids, return_dict=False)[0].numpy()
 
-    return step
+    return {"torch": lambda: unet(*inputs).numpy(), "plain": plain_step}
 
 
 def mindspore_engine(size, folder):
@@ -135,7 +127,7 @@ def mindspore_engine(size, folder):
     cell = our_units(folder)["unet"].build()
     with np.load(folder / "inputs.npz") as inputs:
         tensors = [ms.Tensor(array) for array in inputs.values()]
-    return lambda: cell(*tensors).asnumpy()
+    return {"mindspore": lambda: cell(*tensors).asnumpy()}
 
 
 def onnxruntime_engine(size, folder):
@@ -144,24 +136,27 @@ def onnxruntime_engine(size, folder):
     session = open_session(folder / "onnx" / "unet.onnx", ["CPUExecutionProvider"])
     with np.load(folder / "inputs.npz") as inputs:
         feed = dict(inputs)
-    return lambda: session.run(None, feed)[0]
+    return {"onnxruntime": lambda: session.run(None, feed)[0]}
 
 
 def open_engine(name, size, folder):
-    """In the process of an engine: load it and run it once. (prediction, seconds until it)"""
-    global _step
+    """In the process of an engine: load it and run it once. ({network: prediction}, seconds until then)"""
+    global _steps
     started = time.perf_counter()
-    _step = globals()[f"{name}_engine"](size, folder)
-    return _step(), time.perf_counter() - started
+    _steps = globals()[f"{name}_engine"](size, folder)
+    return {network: step() for network, step in _steps.items()}, time.perf_counter() - started
 
 
 def turn():
-    """In the process of an engine: (seconds of one run, peak GB so far)."""
+    """In the process of an engine: ({network: seconds of one run}, peak GB so far)."""
     from sonic_ms.base_check import peak_gigabytes
 
-    started = time.perf_counter()
-    _step()
-    return time.perf_counter() - started, peak_gigabytes()
+    seconds = {}
+    for network, step in _steps.items():
+        started = time.perf_counter()
+        step()
+        seconds[network] = time.perf_counter() - started
+    return seconds, peak_gigabytes()
 
 
 def process():
@@ -171,18 +166,19 @@ def process():
 
 def compare(size, engines, rounds, folder):
     """Rows of the table, one an engine."""
-    names = ("torch", "plain", *engines)
-    outs, firsts, peaks, seconds = {}, {}, {}, {name: [] for name in names}
+    outs, firsts, peaks, seconds = {}, {}, {}, {}
     with ExitStack() as stack:
-        pools = {name: stack.enter_context(process()) for name in names}
+        pools = {name: stack.enter_context(process()) for name in ("torch", *engines)}
         for name, pool in pools.items():
-            outs[name], firsts[name] = pool.submit(open_engine, name, size, folder).result()
+            predictions, firsts[name] = pool.submit(open_engine, name, size, folder).result()
+            outs |= predictions
         for _ in range(rounds):
             for name, pool in pools.items():
-                took, peaks[name] = pool.submit(turn).result()
-                seconds[name].append(took)
-    for name, times in seconds.items():
-        print(f"{name}: {' '.join(f'{one:.3f}' for one in times)} s, peak {peaks[name]:.2f} GB", flush=True)
+                times, peaks[name] = pool.submit(turn).result()
+                for network, took in times.items():
+                    seconds.setdefault(network, []).append(took)
+    for network, times in seconds.items():
+        print(f"{network}: {' '.join(f'{one:.3f}' for one in times)} s", flush=True)
     median = {name: float(np.median(times)) for name, times in seconds.items()}
     return [
         {
@@ -196,7 +192,6 @@ def compare(size, engines, rounds, folder):
             "ours_gb": round(peaks[name], 2),
             "torch_gb": round(peaks["torch"], 2),
             "memory_ratio": round(peaks[name] / peaks["torch"], 3),
-            "plain_gb": round(peaks["plain"], 2),
             "first_s": round(firsts[name], 1),
             "relative_l2": float(np.linalg.norm(outs[name] - outs["torch"]) / np.linalg.norm(outs["torch"])),
         }
