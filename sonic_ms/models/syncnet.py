@@ -7,7 +7,6 @@ second, the rate the UNet of sonic-base makes, so that the expert can judge what
 from dataclasses import dataclass
 from itertools import pairwise
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -51,22 +50,6 @@ def _interval_matrix(start, stop, size_in, size_out):
 def softplus(x):
     """log(1 + exp(x)), any shape, without overflow."""
     return ops.maximum(x, 0.0) + ops.log(1.0 + ops.exp(-ops.abs(x)))
-
-
-class MouthCrop(nn.Cell):
-    """Pictures (b, f, 3, H, W) with rows (b, 48, H) and columns (b, W, 64) -> mouths (b, 3f, 48, 64)."""
-
-    def __init__(self):
-        super().__init__()
-        self.product = ops.BatchMatMul()
-
-    def construct(self, pictures, rows, columns):
-        b, f, c, h, w = pictures.shape
-        x = self.product(ops.reshape(pictures, (b, f * c * h, w)), columns)  # (b, 3f*H, 64)
-        x = ops.transpose(ops.reshape(x, (b, f * c, h, MOUTH_WIDTH)), (0, 2, 1, 3))  # (b, H, 3f, 64)
-        x = self.product(rows, ops.reshape(x, (b, h, f * c * MOUTH_WIDTH)))  # (b, 48, 3f*64)
-        x = ops.reshape(x, (b, MOUTH_HEIGHT, f * c, MOUTH_WIDTH))
-        return ops.transpose(x, (0, 2, 1, 3))
 
 
 class Level(nn.Cell):
@@ -121,26 +104,3 @@ class SyncNet(nn.Cell):
     def logit(self, cosine):
         """cosine: any shape, float32."""
         return cosine * self.scale + self.bias
-
-
-class SyncLoss(nn.Cell):
-    """How little the expert believes that pictures say their sound: -log p, averaged over the clips with a weight.
-
-    decoder: the VAE's, frozen; expert: SyncNet, frozen. Its mistakes reach the latents through both.
-    """
-
-    def __init__(self, decoder, expert):
-        super().__init__()
-        self.decoder, self.expert, self.crop = decoder, expert, MouthCrop()
-
-    def construct(self, latents, rows, columns, mel, weight):
-        """latents (b, f, 4, h, w), unscaled, f the expert's window; rows, columns: of mouth_matrices, (b, 48, 8h) and
-        (b, 8w, 64); mel (b, 1, 80, 8f); weight (b,) of 0 or 1 -> scalar, float32."""
-        b, f = latents.shape[:2]
-        width = self.decoder.conv_in.weight.dtype
-        latents = ops.cast(latents, width)
-        clips = [ops.reshape(self.decoder(latents[i]), (1, f, 3, rows.shape[2], columns.shape[1])) for i in range(b)]
-        pictures = ops.cast(ops.concat(tuple(clips), 0), ms.float32)
-        mouth, sound = self.expert(self.crop(pictures, rows, columns), mel)
-        doubt = softplus(-self.expert.logit(ops.ReduceSum()(mouth * sound, 1)))  # (b,)
-        return ops.reduce_sum(doubt * weight) / ops.maximum(ops.reduce_sum(weight), 1.0)

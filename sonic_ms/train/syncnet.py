@@ -192,7 +192,7 @@ class Judge:
             raise UsageError(
                 f"the held-out loss is {np.mean(losses):.3f} after {step} steps, no better than chance "
                 f"({CHANCE:.3f}): check that sound and pictures belong together, then try a larger batch_size, more "
-                "frames, more clips or another learning_rate; patience allows more steps"
+                "frames or another learning_rate; when the loss in training has fallen, give clips of more people"
             )
         return {"test_loss": float(np.mean(losses)), "test_accuracy": accuracy(self.loss.network, self.windows)}
 
