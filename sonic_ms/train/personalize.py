@@ -175,18 +175,32 @@ def personalize(video, out, photo=None, steps=STEPS):
 
     video: path of the clip. photo: another picture of that person to start from; by default the clip's best frame.
     out: new folder. It gets audio/ and painter/ (a model for `generate --model`), portrait.png (the picture it was
-    tuned for), frames.png (held-out frames: before, after, the clip), report.json and training/ (the loss).
+    tuned for), frames.png (held-out frames: before, after, the clip), report.json and training/ (the loss). When
+    anything fails, it is not left behind.
     Raises InputMissingError, FaceError, ImageError, UsageError for clips that cannot serve, OutputError.
     """
-    began = time.perf_counter()
     out = Path(out)
     if out.exists():
         raise OutputError(f"{out} exists already; choose another --out")
+    began = time.perf_counter()
     footage = read_footage(video, photo)
     try:
         out.mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"cannot write in {out}: {error.strerror}") from error
+    try:
+        report = _tune(video, out, footage, steps, began)
+        (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    except BaseException as error:  # also when interrupted
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write in {out}: {error.strerror}; nothing is left there") from error
+        raise
+    return report
+
+
+def _tune(video, out, footage, steps, began):
+    """The work of `personalize` in the empty folder `out`; the report."""
     ms.set_context(mode=ms.GRAPH_MODE)
     pairs = make_pairs(footage)
     training, held_out = split(pairs, footage.frames)
@@ -203,7 +217,7 @@ def personalize(video, out, photo=None, steps=STEPS):
     if after["mouth"] >= before["mouth"]:
         raise UsageError(
             f"clip {video}: nothing was learned, the error of the mouth on held-out frames went from "
-            f"{before['mouth']:.4f} to {after['mouth']:.4f}; give a longer, sharper clip (see {out / 'frames.png'})"
+            f"{before['mouth']:.4f} to {after['mouth']:.4f}; give a longer, sharper clip"
         )
     save_model(unfolded(painter, config), config, out / "painter")
     shutil.copytree(EDGE_FOLDER / "audio", out / "audio")
@@ -219,7 +233,6 @@ def personalize(video, out, photo=None, steps=STEPS):
         "notes": footage.notes,
     }
     report["seconds"] = round(time.perf_counter() - began, 1)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -87,6 +87,25 @@ class TestRun:
         with pytest.raises(OutputError, match="exists already"):
             personalize.personalize(clip, run[0])
 
+    @pytest.mark.parametrize(
+        ("failure", "kind", "words"),
+        [
+            (OSError(28, "No space left on device"), OutputError, "No space left on device; nothing is left"),
+            (UsageError("nothing was learned"), UsageError, "nothing was learned"),
+            (KeyboardInterrupt(), KeyboardInterrupt, None),
+        ],
+    )
+    def test_a_run_that_fails_leaves_no_folder(self, tmp_path, monkeypatch, failure, kind, words):
+        def tune(video, out, *rest):
+            (out / "painter").mkdir()
+            raise failure
+
+        monkeypatch.setattr(personalize, "read_footage", lambda video, photo: None)
+        monkeypatch.setattr(personalize, "_tune", tune)
+        with pytest.raises(kind, match=words):
+            personalize.personalize("clip.mp4", tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
 
 class TestParts:
     def test_a_folded_painter_is_stored_as_one_that_paints_the_same(self):
