@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.base_networks import CellNetworks
-from sonic_ms.errors import FaceError, OutputError, UsageError
+from sonic_ms.config import require
+from sonic_ms.errors import FaceError, OutputError
 from sonic_ms.train.diffusion import FPS
 
 
@@ -32,9 +33,7 @@ class ValidationConfig:
             ("inference_steps", 1 <= self.inference_steps <= 1000, "1 to 1000"),
             ("seed", self.seed >= 0, "0 or more"),
         )
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"validation: {name} is {getattr(self, name)!r}; expected {expected}")
+        require(self, checks, "validation: ")
 
 
 class TrainingNetworks(CellNetworks):
