@@ -43,6 +43,11 @@ def add(x, change):
     return ops.cast(ops.cast(x, ms.float32) + ops.cast(change, ms.float32), x.dtype)
 
 
+def multiply(x, factor):
+    """x * factor, of one shape, in float32 whatever their dtype: see `add`."""
+    return ops.cast(ops.cast(x, ms.float32) * ops.cast(factor, ms.float32), x.dtype)
+
+
 def quick_gelu(x):
     """x * sigmoid(1.702 x), the activation of OpenAI's CLIP; any shape."""
     return x * ops.sigmoid(1.702 * x)
@@ -363,7 +368,7 @@ def attention(q, k, v, max_scores):
     """
     b, heads, n, width = q.shape
     m = k.shape[2]
-    q = q * (1.0 / math.sqrt(width))
+    q = ops.cast(ops.cast(q, ms.float32) * (1.0 / math.sqrt(width)), q.dtype)
     rows = max(1, min(b, max_scores // (heads * n * m)))
     if rows == b:
         return _attend(q, k, v, max(1, min(n, max_scores // (b * heads * m))))

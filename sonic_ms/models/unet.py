@@ -8,16 +8,19 @@ are folded into the batch: n = b * frames, and tokens are (n, h*w, c). Weights a
 normalisation are always float32.
 """
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.models.portable import (
     GroupNorm,
     LayerNorm,
+    add,
     attention,
     conv2d,
     gelu,
     merge_heads,
+    multiply,
     silu,
     split_heads,
     spread,
@@ -106,7 +109,7 @@ class FeedForward(nn.Cell):
 
     def construct(self, x):
         value, gate = ops.split(self.expand(x), self.inner, -1)
-        return self.reduce(value * gelu(gate))
+        return self.reduce(multiply(value, gelu(gate)))
 
 
 class SelfAttention(nn.Cell):
@@ -165,8 +168,8 @@ class CrossAttention(nn.Cell):
         k, v = split_heads(key, self.heads), split_heads(value, self.heads)  # (m, heads, 32, d)
         heard = merge_heads(attention(q, k, v, self.max_scores))
         if mask is not None:
-            heard = heard * spread(mask, heard.shape)
-        return self.to_out(spread(clip, heard.shape) + heard)
+            heard = multiply(heard, spread(mask, heard.shape))
+        return self.to_out(add(heard, spread(clip, heard.shape)))
 
 
 class SpatialBlock(nn.Cell):
@@ -182,9 +185,9 @@ class SpatialBlock(nn.Cell):
         self.ff = FeedForward(channels)
 
     def construct(self, x, key, value, clip, mask):
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), key, value, clip, mask)
-        return x + self.ff(self.norm3(x))
+        x = add(x, self.attn1(self.norm1(x)))
+        x = add(x, self.attn2(self.norm2(x), key, value, clip, mask))
+        return add(x, self.ff(self.norm3(x)))
 
 
 class TemporalBlock(nn.Cell):
@@ -206,11 +209,11 @@ class TemporalBlock(nn.Cell):
 
     def construct(self, x, key, value, clip, frames):
         n, tokens, c = x.shape
-        x = x + self.ff_in(self.norm_in(x))
-        x = x + self.attn1(self.norm1(x), frames)
+        x = add(x, self.ff_in(self.norm_in(x)))
+        x = add(x, self.attn1(self.norm1(x), frames))
         queries = ops.reshape(self.norm2(x), (n // frames, frames * tokens, c))
-        x = x + ops.reshape(self.attn2(queries, key, value, clip), (n, tokens, c))
-        return x + self.ff(self.norm3(x))
+        x = add(x, ops.reshape(self.attn2(queries, key, value, clip), (n, tokens, c)))
+        return add(x, self.ff(self.norm3(x)))
 
 
 class Transformer(nn.Cell):
@@ -231,10 +234,12 @@ class Transformer(nn.Cell):
         hidden = ops.transpose(ops.reshape(self.norm(x), (n, c, h * w)), (0, 2, 1))  # (n, h*w, c)
         hidden = self.spatial(self.proj_in(hidden), key, value, clip, mask)
         positions = spread(ops.reshape(positions, (frames, 1, c)), (frames, h * w, c))
-        moved = hidden + (positions if n == frames else ops.tile(positions, (n // frames, 1, 1)))
+        moved = add(hidden, positions if n == frames else ops.tile(positions, (n // frames, 1, 1)))
         moved = self.temporal(moved, temporal_key, temporal_value, temporal_clip, frames)
-        hidden = self.proj_out(hidden + self.temporal_weight * (moved - hidden))
-        return x + ops.reshape(ops.transpose(hidden, (0, 2, 1)), (n, c, h, w))
+        wide = ops.cast(hidden, ms.float32)
+        change = ops.cast(self.temporal_weight, ms.float32) * (ops.cast(moved, ms.float32) - wide)
+        hidden = self.proj_out(ops.cast(wide + change, x.dtype))
+        return add(x, ops.reshape(ops.transpose(hidden, (0, 2, 1)), (n, c, h, w)))
 
 
 class Block(nn.Cell):

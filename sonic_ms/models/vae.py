@@ -6,7 +6,7 @@ Source of the architecture: AutoencoderKLTemporalDecoder (Blattmann et al. 2023;
 
 from mindspore import nn, ops
 
-from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, attention, conv2d, silu
+from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, add, attention, conv2d, silu
 from sonic_ms.models.resnet import GROUPS, SpatialResBlock, SpatioTemporalResBlock, Upsample
 from sonic_ms.models.unet import MAX_SCORES
 
@@ -32,7 +32,7 @@ class MidAttention(nn.Cell):
         shape = (n, 1, h * w, c)
         q, k, v = (ops.reshape(project(tokens), shape) for project in (self.to_q, self.to_k, self.to_v))
         mixed = ops.reshape(attention(q, k, v, self.max_scores), (n, h * w, c))
-        return x + ops.reshape(ops.transpose(self.to_out(mixed), (0, 2, 1)), (n, c, h, w))
+        return add(x, ops.reshape(ops.transpose(self.to_out(mixed), (0, 2, 1)), (n, c, h, w)))
 
 
 class Encoder(nn.Cell):
