@@ -33,7 +33,34 @@ class TestSources:
         assert one.path == tmp_path / "WDA Joe 1.mp4" and one.spans == ((10.0, 58.5), (80.0, 125.0))
         assert other.path == tmp_path / "sub/whole.mp4" and other.spans == ()
 
-    @pytest.mark.parametrize("line", ["a.mp4 10", "a.mp4 20 10"])
+    def test_hdtf_lists_are_read_as_published(self, tmp_path):
+        """Lines of the form of RD_annotion_time.txt, one with a blank at its end."""
+        path = tmp_path / "RD_annotion_time.txt"
+        path.write_text("Radio1.mp4 00:20-01:35\nRadio11.mp4 00:30-01:00 01:30-02:30 \n")
+        one, other = find_sources([path])
+        assert one.path == tmp_path / "Radio1.mp4" and one.spans == ((20.0, 95.0),)
+        assert other.path == tmp_path / "Radio11.mp4" and other.spans == ((30.0, 60.0), (90.0, 150.0))
+
+    def test_vfhq_clips_of_one_video_are_its_spans(self, tmp_path):
+        """Text files a clip, named and laid out as VFHQ's meta_info."""
+        (tmp_path / "-2KH+a_b.webm").write_bytes(b"x")
+        lines = "H 720\nW 1280\nFPS 24.0\n\nCROP 400 40 1000 640\n"
+        paths = [tmp_path / f"Clip+-2KH+a_b+P0+{clip}.txt" for clip in ("C1+F480-720", "C0+F24-240")]
+        for path in paths:
+            path.write_text(lines)
+        (found,) = find_sources(paths)
+        assert found.path == tmp_path / "-2KH+a_b.webm" and found.spans == ((1.0, 10.0), (20.0, 30.0))
+        paths[0].write_text("H 720\nW 1280\n")
+        with pytest.raises(UsageError, match=r"F480-720\.txt is no clip of VFHQ; expected .* a line `FPS 25.0`"):
+            find_sources(paths)
+
+    def test_a_video_that_is_named_whole_is_used_whole(self, tmp_path):
+        path = tmp_path / "list.txt"
+        path.write_text("a.mp4 10-20\nb.mp4 1-5\na.mp4 30-40\nb.mp4\n")
+        one, other = find_sources([path])
+        assert one.spans == ((10.0, 20.0), (30.0, 40.0)) and other.spans == ()
+
+    @pytest.mark.parametrize("line", ["a.mp4 10", "a.mp4 20 10", "a.mp4 20-10", "a.mp4 10-20 30"])
     def test_a_list_with_half_a_span_is_refused_by_line(self, tmp_path, line):
         path = tmp_path / "list.txt"
         path.write_text(f"ok.mp4\n{line}\n")
