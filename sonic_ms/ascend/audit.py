@@ -2,7 +2,8 @@
 
 The ONNX graph runs twice in onnxruntime: in float32, and with every value rounded to float16 where an operator reads
 and writes it (sums inside an operator stay float32, as in Ascend's cube unit with float32 accumulation). Layers that
-cannot be float16 are collected until the outputs are good enough, and listed for ATC's --keep_dtype.
+cannot be float16 are collected until the outputs are good enough; then runs of them go back to float16 as long as the
+outputs stay so. What is left is listed for ATC's --keep_dtype.
 
 Both runs go through the graph side by side, piece after piece: only what a piece computes and what later ones read is
 in memory, besides the weights of that piece.
@@ -22,7 +23,11 @@ FP16_MAX = 65504.0
 SAFE_MAX = FP16_MAX / 2  # other recordings are louder than the one measured
 OUTPUT_ERROR = 1e-2  # relative L2 of every output that an fp16 unit may have
 ROUNDS = 12  # of adding layers until the outputs are good enough
-PIECE_BYTES = 256 << 20  # of float32 tensors that one piece of the graph computes
+PRUNED_ERROR = OUTPUT_ERROR / 2  # that layers may cause which go back to float16: other recordings are harder
+SHORTEST = 32  # the shortest run of layers that is tried in float16, as a share of all that were collected: 1/32
+FP16_COUNTS = 2048  # whole numbers that float16 has without a gap
+BEFORE_INDEX = "an index is computed from it"
+PIECE_BYTES = 256 << 20  # of float32 weights and results that one piece of the graph has
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def audit_graph(path, feed, unit="", inputs="recorded"):
             break
         reasons |= fresh
         now, _ = _compare(graph, feed, set(reasons))
+    if reasons and all(now[name] <= PRUNED_ERROR for name in outputs):
+        reasons, now = _prune(graph, feed, reasons, largest, now)
     layers = tuple(
         Layer(
             node.name,
@@ -114,7 +121,9 @@ class _Graph:
     def _cut(self):
         pieces, size = [[]], 0
         for node in self.nodes:
-            new = sum(self._bytes(name) for name in node.output)
+            weights = [self.weights[name].dims for name in node.input if name in self.weights]
+            results = [self._shape(name) for name in node.output if name in self.types]
+            new = 4 * sum(int(np.prod(shape, dtype=np.int64)) for shape in (*weights, *results))
             if pieces[-1] and size + new > PIECE_BYTES:
                 pieces.append([])
                 size = 0
@@ -122,10 +131,8 @@ class _Graph:
             size += new
         return pieces
 
-    def _bytes(self, name):
-        if name not in self.types:
-            return 0
-        return 4 * int(np.prod([side.dim_value for side in self.types[name].shape.dim], dtype=np.int64))
+    def _shape(self, name):
+        return [side.dim_value for side in self.types[name].shape.dim]
 
     def run(self, index, live, keep=None):
         """What piece `index` writes, of float32 tensors and what later pieces read: {name: array}. live: what it
@@ -199,7 +206,49 @@ def _structural(graph, largest):
         if node is not None and node.name not in sources:
             sources.add(node.name)
             waiting += [name for name in node.input if name in floats]
-    return dict.fromkeys(sources, "an index is computed from it") | reasons
+    return dict.fromkeys(sources, BEFORE_INDEX) | reasons
+
+
+def _prune(graph, feed, reasons, largest, errors):
+    """Let runs of layers, all of them at first and then ever shorter ones, be float16 after all where every output
+    stays within PRUNED_ERROR. Never what overflows, nor what counts further than float16 on the way to an index: with
+    another recording that would leave its table. Returns what is left of the reasons, and the errors with it."""
+    fixed = {name for name, reason in reasons.items() if reason.startswith("largest")}
+    for node in graph.nodes:
+        values = [largest.get(name, 0.0) for name in (*node.input, *node.output)]
+        if reasons.get(node.name) == BEFORE_INDEX and max(values) > FP16_COUNTS:
+            fixed.add(node.name)
+    exact = _outputs(graph, feed)
+    movable = [node.name for node in graph.nodes if node.name in reasons and node.name not in fixed]
+    length = shortest = max(1, len(movable) // SHORTEST)
+    while length < len(movable):
+        length *= 2
+    while length >= shortest:
+        for start in range(0, len(movable), length):
+            run = set(movable[start : start + length]) & set(reasons)
+            trial = {name: reason for name, reason in reasons.items() if name not in run}
+            half = _outputs(graph, feed, set(trial)) if run else None
+            if half is None:
+                continue
+            found = {name: relative_error(half[name], exact[name]) for name in exact}
+            if all(error <= PRUNED_ERROR for error in found.values()):
+                reasons, errors = trial, found
+        length //= 2
+    return reasons, errors
+
+
+def _outputs(graph, feed, keep=None):
+    """{output: array} of the graph, see _Graph.run; None when an index left its table."""
+    live = dict(feed)
+    for index in range(len(graph.pieces)):
+        try:
+            live |= graph.run(index, live, keep)
+        except EngineError:
+            return None
+        live = {
+            name: array for name, array in live.items() if graph.last.get(name, -1) > index or name in graph.outputs
+        }
+    return {name: live[name] for name in graph.outputs}
 
 
 def _worst(graph, errors, reasons):

@@ -69,6 +69,45 @@ def test_indices_and_all_they_come_from_stay_in_float32(tmp_path):
     assert result.all_fp16_error["y"] > 0.05 and result.output_error["y"] < 1e-3
 
 
+@pytest.mark.parametrize(("places", "stays"), [((300, 17, 1024), set()), ((300, 17, 3000), {"place", "whole", "index"})])
+def test_what_an_index_comes_from_may_be_float16_where_it_counts(tmp_path, places, stays):
+    """Texels 300 and 3000 both have a float16, but with another recording 3000 would be 3001."""
+    nodes = [
+        node("Mul", "x scale", "place"),
+        node("Floor", "place", "whole"),
+        node("Cast", "whole", "index", to=TensorProto.INT32),
+        node("Gather", "table index", "y", axis=0),
+    ]
+    table = np.random.default_rng(0).uniform(0, 1, 4096).astype(np.float32)
+    result = audit(
+        tmp_path,
+        model(nodes, {"x": (3,)}, {"y": (3,)}, constants(scale=4096.0) | {"table": table}),
+        x=np.array(places) / 4096,
+    )
+    assert {name.rsplit("_")[-1] for name in kept(result)} == stays
+    assert result.good and result.output_error["y"] < 1e-3
+
+
+def test_layers_that_matter_little_go_back_to_float16(tmp_path):
+    """Half of the layers before an index hardly move it; the sum far from zero does."""
+    fine = [node("Mul", f"{'x' if i == 0 else f'f{i - 1}'} one", f"f{i}") for i in range(8)]
+    nodes = [
+        *fine,
+        node("Add", "f7 big", "far"),
+        node("Sub", "far big", "near"),
+        node("Mul", "near scale", "place"),
+        node("Floor", "place", "whole"),
+        node("Cast", "whole", "index", to=TensorProto.INT32),
+        node("Gather", "table index", "y", axis=0),
+    ]
+    table = np.linspace(1, 2, 1025, dtype=np.float32)  # smooth: the next texel is nearly the same
+    weights = constants(one=1.0, big=1000.0, scale=1024.0) | {"table": table}
+    places = np.random.default_rng(0).uniform(0, 1, 64)
+    result = audit(tmp_path, model(nodes, {"x": (64,)}, {"y": (64,)}, weights), x=places)
+    assert set(kept(result)) == {"the_Add_far", "the_Sub_near"}
+    assert 0 < result.output_error["y"] <= audit_module.PRUNED_ERROR < result.all_fp16_error["y"]
+
+
 def test_a_difference_of_large_numbers_is_found_by_its_error(tmp_path):
     nodes = [node("Add", "x big", "far"), node("Sub", "far big", "near"), node("Mul", "near ten", "y")]
     proto = model(nodes, {"x": (64,)}, {"y": (64,)}, constants(big=1000, ten=10))

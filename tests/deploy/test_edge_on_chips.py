@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from sonic_ms.ascend import audit as audit_module
 from sonic_ms.ascend.atc import audit_file
 from sonic_ms.ascend.audit import audit_bundle
 from sonic_ms.ascend.facts import chips
@@ -21,7 +22,9 @@ def test_fits_every_chip(edge_bundle):
 @pytest.fixture(scope="module")
 def audits(edge_bundle, tmp_path_factory):
     bundle = Bundle.load(shutil.copytree(edge_bundle.folder, tmp_path_factory.mktemp("audit") / "bundle"))
-    return bundle, {audit.unit: audit for audit in audit_bundle(bundle)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_module, "SHORTEST", 8)  # a quarter of the trials; more layers stay
+        return bundle, {audit.unit: audit for audit in audit_bundle(bundle)}
 
 
 def test_audit_of_the_encoder(audits):
@@ -37,5 +40,6 @@ def test_audit_of_the_renderer_keeps_texel_numbers_in_float32(audits):
     kept = {layer.name: layer.op for layer in audit.kept}
     assert max(layer.largest for layer in audit.kept) > 1e6  # of 1048576 texels
     assert {"Floor", "Cast", "Mul"} <= set(kept.values())
+    assert len(kept) < len(audit.layers) / 2  # of all that an index is computed from, what matters
     assert not {"Conv", "Gather"} & set(kept.values())  # the painter, which is most of the work, runs in float16
     assert audit_file(bundle, "edge_render_256").read_text().split() == list(kept)
