@@ -182,6 +182,8 @@ def _pack_weights(onnx, model, scratch, target):
     with open(target, "wb") as out:
         for weight in model.graph.initializer:
             external = weight.data_location == onnx.TensorProto.EXTERNAL
+            if not external and len(weight.raw_data) < EXTERNAL_BYTES:
+                continue  # it may have int64_data instead
             raw = (scratch / _location(weight)).read_bytes() if external else weight.raw_data
             weight.ClearField("external_data")
             if len(raw) < EXTERNAL_BYTES:

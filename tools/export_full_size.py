@@ -148,10 +148,14 @@ def measured(stage, *arguments):
 
 
 def alone(stage, *arguments):
-    """The same in a process of its own; {"error": ...} when the system stops it, as it does when memory ends."""
+    """The same in a process of its own; {"error": ...} when it fails, or the system stops it as when memory ends."""
+    from sonic_ms.errors import SonicError
+
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(measured, stage, *arguments).result()
+        except SonicError as error:
+            return {"error": str(error), "passed": False}
         except BrokenProcessPool:
             return {"error": "stopped by the system, most likely for want of memory", "passed": False}
 

@@ -87,6 +87,16 @@ def test_large_weights_go_beside_the_onnx_file(tmp_path, monkeypatch):
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
+def test_numbers_that_are_not_raw_stay_in_the_graph(tmp_path):
+    """Beginnings of slices are written as int64_data; only the large weight moves."""
+    start = onnx.helper.make_tensor("start", onnx.TensorProto.INT64, [1], [3])
+    large = onnx.numpy_helper.from_array(np.arange(2048, dtype=np.float32), "large")
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [start, large]))
+    assert export_module._pack_weights(onnx, model, tmp_path, tmp_path / "g.data") == [tmp_path / "g.data"]
+    found = {one.name: onnx.numpy_helper.to_array(one, str(tmp_path)) for one in model.graph.initializer}
+    assert found["start"].tolist() == [3] and found["large"].tolist() == list(range(2048))
+
+
 def test_half_precision(tmp_path):
     bundle = export_toys(tmp_path / "bundle", "fp16")
     model = onnx.load(bundle.path("padded", "onnx"))
