@@ -69,7 +69,9 @@ def test_indices_and_all_they_come_from_stay_in_float32(tmp_path):
     assert result.all_fp16_error["y"] > 0.05 and result.output_error["y"] < 1e-3
 
 
-@pytest.mark.parametrize(("places", "stays"), [((300, 17, 1024), set()), ((300, 17, 3000), {"place", "whole", "index"})])
+@pytest.mark.parametrize(
+    ("places", "stays"), [((300, 17, 1024), set()), ((300, 17, 3000), {"place", "whole", "index"})]
+)
 def test_what_an_index_comes_from_may_be_float16_where_it_counts(tmp_path, places, stays):
     """Texels 300 and 3000 both have a float16, but with another recording 3000 would be 3001."""
     nodes = [
