@@ -19,6 +19,15 @@ class SchedulerConfig:
     sigma_max: float = 700.0
 
 
+def clean_latents(prediction, noisy, sigma):
+    """Latents without their noise, as the v-prediction says: x from v = (n - sigma x) / sqrt(sigma^2 + 1).
+
+    prediction, noisy: x + sigma n, and sigma, of shapes that broadcast; arrays or Tensors.
+    """
+    square = sigma * sigma + 1
+    return prediction * (-sigma / square**0.5) + noisy / square
+
+
 class EulerScheduler:
     """Noise levels of one run.
 
@@ -49,8 +58,6 @@ class EulerScheduler:
 
     def step(self, prediction, latents, index):
         """Latents after step `index` (0-based) from the UNet's v-prediction; any equal shapes, float32."""
-        sigma, following = self.sigmas[index], self.sigmas[index + 1]
-        square = sigma**2 + 1
-        clean = prediction * (-sigma / np.sqrt(square)) + latents / square
-        derivative = (latents - clean) / sigma
+        sigma, following = np.split(self.sigmas[index : index + 2], 2)  # arrays (1,): a scalar's root is no float32
+        derivative = (latents - clean_latents(prediction, latents, sigma)) / sigma
         return latents + derivative * (following - sigma)

@@ -121,6 +121,43 @@ def tiny_vae():
     return shuffle(vae)
 
 
+def syncnet_tower(state, name, x):
+    """One tower of our SyncNet as a function of its state dict, with our names: (n, c, h, w) -> (n, embedding)."""
+
+    def norm(x, part):
+        return F.group_norm(x, 8, state[f"{part}.weight"], state[f"{part}.bias"], 1e-5)
+
+    def conv(x, part, stride):
+        return F.conv2d(x, state[f"{part}.weight"], state[f"{part}.bias"], stride, 1)
+
+    level = 0
+    while f"{name}.levels.{level}.down.weight" in state:
+        part = f"{name}.levels.{level}"
+        x = F.relu(norm(conv(x, f"{part}.down", 2), f"{part}.norm1"))
+        x = F.relu(x + norm(conv(x, f"{part}.conv", 1), f"{part}.norm2"))
+        level += 1
+    return F.normalize(F.linear(x.flatten(1), state[f"{name}.head.weight"], state[f"{name}.head.bias"]))
+
+
+def sync_loss(vae, state, v, noisy, sigma, firsts, frames, matrices, mel, counts):
+    """The lip-sync term of sonic-base's loss for a v-prediction, as a function of the expert's state dict.
+
+    v, noisy (b, t, 4, h, w), noisy = clean + sigma * noise; sigma (b,); firsts (b,): where the window of `frames` of
+    each clip begins; matrices: (rows, columns) that crop its mouth; mel (b, 1, 80, 8*frames); counts (b,).
+    """
+    total = 0
+    for i, (first, (rows, columns)) in enumerate(zip(firsts, matrices)):
+        # v = (noise - sigma * clean) / root, solved for the clean latents
+        root = (sigma[i] ** 2 + 1) ** 0.5
+        clean = ((noisy[i] - sigma[i] * root * v[i]) / root**2)[first : first + frames]
+        pictures = vae.decode(clean / vae.config.scaling_factor, num_frames=frames).sample
+        mouths = torch.einsum("rh,kchw,wx->kcrx", rows, pictures, columns).flatten(0, 1)
+        mouth, sound = syncnet_tower(state, "mouth", mouths[None]), syncnet_tower(state, "sound", mel[i : i + 1])
+        logit = state["scale"] * (mouth * sound).sum() + state["bias"]
+        total = total + counts[i] * F.softplus(-logit).squeeze() / len(v)
+    return total
+
+
 def random_state(network, sizes, drop=None, seed=0):
     """State dict with the names of a published network; `sizes` maps published sizes to tiny ones."""
     generator = torch.Generator().manual_seed(seed)

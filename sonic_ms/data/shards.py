@@ -128,8 +128,9 @@ class Shards:
     def __getitem__(self, number):
         if number not in self._samples:
             path, row = self.places[number]
-            names = ["id", "meta", "buckets", "mask", *ENCODED]
+            names = ["id", "meta", "buckets", "audio", "mask", *ENCODED]
             sample = unpack(read_rows(path, [row], names)[0])
+            sample["box"] = sample["meta"]["box"]
             sample["mask"] = sample["mask"].astype(np.float32) / 255
             sample["fps"] = LATENT_FPS
             self._samples[number] = sample

@@ -72,7 +72,10 @@ class Encoder(nn.Cell):
 
 
 class Decoder(nn.Cell):
-    """Latents of one chunk of consecutive frames (t, 4, h, w), unscaled -> frames (t, 3, 8h, 8w), about [-1, 1]."""
+    """Latents of consecutive frames (n, 4, h, w), unscaled -> pictures (n, 3, 8h, 8w), about [-1, 1].
+
+    frames: of each chunk of frames that are mixed, all of them by default.
+    """
 
     def __init__(self, config, max_scores=MAX_SCORES):
         super().__init__()
@@ -96,8 +99,8 @@ class Decoder(nn.Cell):
         self.conv_out = conv2d(before, 3, 3)
         self.time_conv_out = FrameConv(3, 3)
 
-    def construct(self, latents):
-        frames = latents.shape[0]
+    def construct(self, latents, frames=None):
+        frames = frames or latents.shape[0]
         x = self.mid_resnets[0](self.conv_in(latents), None, frames)
         for index, resnet in enumerate(self.mid_resnets[1:]):
             if index == 0:  # one attention, after the first block, however many blocks there are

@@ -20,11 +20,13 @@ from sonic_ms.digest import weights_digest
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.models.resnet import SpatialResBlock, TemporalResBlock
 from sonic_ms.models.unet import SpatialBlock, TemporalBlock
+from sonic_ms.models.vae import Decoder
 from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
 from sonic_ms.train.distributed import Group, join
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
 from sonic_ms.train.memory import check_memory, shapes_of
+from sonic_ms.train.syncnet_loss import SyncConfig, SyncedLoss, SyncTerm, SyncWindows, load_expert
 from sonic_ms.train.trainer import NO_BF16, LoopConfig, has_bf16, identity_of, train
 from sonic_ms.train.validation import Validation, ValidationConfig
 from sonic_ms.weights import load_config, load_weights, save_model, set_precision
@@ -35,7 +37,7 @@ PARTS = {  # what `trainable` may name -> parameters of SonicLoss
     "temporal": r"unet\.denoiser\..*\.(temporal|temporal_res_block)\..*|unet\.denoiser\..*\.temporal_weight"
     r"|unet\.context\.layers\.\d+\.(time_pos_embed\..*|temporal\.clip_value\..*)",
     "lora": r".*\.lora_(up|down)",
-    "all": r".*",
+    "all": r"(unet|audio2token|audio2bucket)\..*",
 }
 
 
@@ -45,6 +47,7 @@ class BaseFinetuneConfig:
 
     frames: length of the training clips at 12.5 a second. bucket_weight: of audio2bucket's loss. recompute: keep no
     activations inside blocks, compute them twice. validation: a video every loop.validate_every steps, none by default.
+    sync: the lip-sync expert as a term of the loss, none by default.
     """
 
     model: str
@@ -57,6 +60,7 @@ class BaseFinetuneConfig:
     bucket_weight: float = 0.1
     recompute: bool = True
     validation: ValidationConfig | None = None
+    sync: SyncConfig | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.trainable) - set(PARTS))
@@ -82,6 +86,12 @@ class Networks:
         for name in TRAINED:
             cell = set_training_precision(NETWORKS[name][1](self.configs[name]), precision)
             self.cells[name] = load_weights(cell, folder / name)
+        self.precision = precision
+
+    def decoder(self):
+        """The VAE's decoder, frozen."""
+        cell = set_training_precision(Decoder(self.configs["vae"]), self.precision)
+        return load_weights(cell, self.folder / "vae", prefix="decoder.")
 
     def save(self, folder):
         """Write a complete converted folder: what was trained from memory, everything else linked or copied."""
@@ -94,6 +104,12 @@ class Networks:
                     shutil.copytree(place, folder / place.name, copy_function=_link_or_copy, dirs_exist_ok=True)
         except (OSError, shutil.Error) as error:
             raise OutputError(f"cannot write {folder}: {error}") from error
+
+
+def sync_digest(config):
+    """Of the weights that the lip-sync term brings: those of the expert and of the VAE."""
+    expert = Path(config.sync.expert)
+    return weights_digest(expert.parent, [expert.name]) + weights_digest(config.model, ["vae"])
 
 
 def _link_or_copy(source, target):
@@ -135,16 +151,29 @@ def recompute_blocks(cell):
             inner.recompute()
 
 
-def build_loss(networks, config):
-    """SonicLoss of loaded networks with everything else frozen."""
+def build_loss(networks, config, sync=None):
+    """SonicLoss of loaded networks, with a SyncTerm if given; all that is not trained is frozen."""
     unet = networks.cells["unet"]
     if "lora" in config.trainable:
         add_lora(unet, config.lora, config.loop.seed)
-    loss = SonicLoss(networks.configs["unet"], *networks.cells.values(), config.frames, config.bucket_weight)
+    arguments = (networks.configs["unet"], *networks.cells.values(), config.frames, config.bucket_weight)
+    loss = SyncedLoss(sync, config.sync.weight, *arguments) if sync else SonicLoss(*arguments)
     freeze(loss, config.trainable)
     if config.recompute:
         recompute_blocks(unet.denoiser)
+        if sync:
+            recompute_blocks(sync.decoder)
     return loss
+
+
+def build_sync(networks, config):
+    """(SyncTerm, SyncWindows) of a config with `sync`."""
+    expert_config, expert = load_expert(config.sync.expert)
+    frames, vae = expert_config.frames, networks.configs["vae"]
+    if config.frames < frames:
+        raise UsageError(f"frames is {config.frames}; the expert {config.sync.expert} needs at least {frames}")
+    term = SyncTerm(networks.decoder(), vae.scaling_factor, expert, frames)
+    return term, SyncWindows(frames, vae.downscale, config.sync.max_sigma)
 
 
 def run(config, folder, resume=False):
@@ -159,13 +188,18 @@ def finetune(config, samples, folder, resume=False, group=None):
     group = group or Group()
     networks = Networks(config.model, config.loop.precision)
     ms.set_seed(config.loop.seed)
-    loss = build_loss(networks, config)
+    sync, windows = build_sync(networks, config) if config.sync else (None, None)
+    loss = build_loss(networks, config, sync)
     height, width = np.shape(samples[0]["latents"])[-2:] if len(samples) else (1, 1)  # Batches refuses an empty set
     check_memory(networks.configs["unet"], shapes_of(loss), config, height, width, group.size)
-    batches = Batches(samples, config.frames, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
+    scaling = networks.configs["vae"].scaling_factor
+    batches = Batches(samples, config.frames, networks.configs, scaling, config.noise, windows)
     validate = Validation(config.validation, networks, folder) if config.validation and group.rank == 0 else None
     config = dataclasses.replace(config, validation=None)  # it changes no weight, so a resumed run may change it
-    identity = identity_of(config, base=weights_digest(config.model, TRAINED))  # other weights are another training
+    weights = {"base": weights_digest(config.model, TRAINED)}  # other weights are another training
+    if config.sync:
+        weights["sync_base"] = sync_digest(config)
+    identity = identity_of(config, **weights)
     last = train(loss, batches, config.loop, folder, validate, resume, identity, group)
     if group.rank == 0:
         networks.save(Path(folder) / "model")

@@ -129,6 +129,11 @@ class SonicLoss(nn.Cell):
     def construct(
         self, sample, time, ids, masks, seen, states, target, weight, bucket_states, bucket_seen, bucket_target
     ):
+        predicted = self.predict(sample, time, ids, masks, seen, states)
+        return self.errors(predicted, target, weight, bucket_states, bucket_seen, bucket_target)
+
+    def predict(self, sample, time, ids, masks, seen, states):
+        """The UNet's v (b, t, 4, h, w), float32."""
         width = self.audio2token.proj1.weight.dtype
         audio = self.audio2token(ops.cast(states, width))
         *spatial, temporal_key, temporal_value, temporal_clip, positions = self.unet.context(
@@ -145,7 +150,12 @@ class SonicLoss(nn.Cell):
             self.clip_mean(temporal_clip),
             positions,
         )
-        error = ops.cast(predicted, ms.float32) - target
+        return ops.cast(predicted, ms.float32)
+
+    def errors(self, predicted, target, weight, bucket_states, bucket_seen, bucket_target):
+        """The loss of a v that was predicted, and of the buckets."""
+        width = self.audio2bucket.proj1.weight.dtype
+        error = predicted - target
         loss = ops.reduce_mean(weight * error * error)
         if self.bucket_weight > 0:
             buckets = self.audio2bucket(ops.cast(bucket_states, width), ops.cast(bucket_seen, width))

@@ -16,6 +16,7 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 from sonic_ms.audio import log_mel, voice_activity
+from sonic_ms.config import require
 from sonic_ms.data.index import Index
 from sonic_ms.data.shards import pictures, read_rows, unpack
 from sonic_ms.errors import UsageError
@@ -52,16 +53,13 @@ class SyncNetTraining:
     def __post_init__(self):
         n = self.loop.batch_size
         checks = (
-            ("frames", 2 <= self.network.frames <= 25, "2 to 25"),
             ("per_clip", 2 <= self.per_clip <= n // 2, "at least 2 and at most half of batch_size"),
-            ("batch_size", n % max(self.per_clip, 1) == 0, "a multiple of per_clip"),
             ("patience", self.patience >= 1, "at least 1"),
             ("light", 0 <= self.light < 1, "0 to below 1"),
         )
-        values = {"frames": self.network.frames, "batch_size": n, **vars(self)}
-        for name, good, expected in checks:
-            if not good:
-                raise UsageError(f"{name} is {values[name]!r}; expected {expected}")
+        require(self, checks)
+        require(self.network, [("frames", 2 <= self.network.frames <= 25, "2 to 25")], "network: ")
+        require(self.loop, [("batch_size", n % self.per_clip == 0, "a multiple of per_clip")], "loop: ")
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,13 @@ def read_clips(folder):
     return clips
 
 
+def voiced_starts(voiced, span):
+    """Where windows of `span` pictures with enough voice may begin; voiced: bool (n,), see MouthClip."""
+    if len(voiced) < span:
+        return np.zeros(0, int)
+    return np.flatnonzero(np.lib.stride_tricks.sliding_window_view(voiced, span).mean(1) >= MIN_VOICE)
+
+
 class Windows:
     """Windows of clips. frames: pictures of one, at 12.5 a second."""
 
@@ -112,11 +117,7 @@ class Windows:
 
     def starts(self, clip):
         """Where windows with enough voice may begin."""
-        count = len(clip.mouths) - self.span + 1
-        if count < 1:
-            return np.zeros(0, int)
-        voice = np.lib.stride_tricks.sliding_window_view(clip.voiced, self.span).mean(1)
-        return np.flatnonzero(voice >= MIN_VOICE)
+        return voiced_starts(clip.voiced, self.span)
 
     def mouths(self, clip, start):
         """(3*frames, 48, 64) float32 in [-1, 1]."""
