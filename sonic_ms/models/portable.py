@@ -55,13 +55,32 @@ def quick_gelu(x):
 
 def gelu(x):
     """Exact (erf) GELU to 1e-6, any shape. Computed in float32: x^8 overflows half precision at x = 4."""
-    dtype = x.dtype
-    x = ops.cast(x, ms.float32)
+    wide = ops.cast(x, ms.float32)
+    return ops.cast(wide * _normal_share(wide), x.dtype)
+
+
+def _normal_share(x):
+    """Share of a standard normal distribution below x, float32."""
     square = x * x
     fit = GELU_FIT[6] * square + GELU_FIT[5]
     for index in (4, 3, 2, 1, 0):
         fit = fit * square + GELU_FIT[index]
-    return ops.cast(x * ops.sigmoid(x * fit), dtype)
+    return ops.sigmoid(x * fit)
+
+
+class GatedGelu(nn.Cell):
+    """value * gelu(gate), of one shape, that keeps nothing but these two for the backward pass: the fit of `gelu` alone
+    would keep ten tensors."""
+
+    def construct(self, value, gate):
+        return multiply(value, gelu(gate))
+
+    def bprop(self, value, gate, out, change):
+        wide, pull = ops.cast(gate, ms.float32), ops.cast(change, ms.float32)
+        share = _normal_share(wide)
+        density = ops.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
+        to_gate = pull * ops.cast(value, ms.float32) * (share + wide * density)
+        return ops.cast(pull * wide * share, value.dtype), ops.cast(to_gate, gate.dtype)
 
 
 def spread(x, shape):
@@ -150,7 +169,7 @@ def layer_norm(x, weight, bias, epsilon):
 
 def softmax(scores):
     """Softmax over the last axis, in float32 whatever the dtype of the scores."""
-    return ops.cast(ops.softmax(ops.cast(scores, ms.float32), -1), scores.dtype)
+    return ops.cast(ops.Softmax(-1)(ops.cast(scores, ms.float32)), scores.dtype)
 
 
 def nearest_x2(x):
@@ -366,15 +385,26 @@ def attention(q, k, v, max_scores):
     Queries are taken in blocks, first along b and then along n, so that no matrix of scores has more than
     `max_scores` elements. The scale is applied to q, so that half precision cannot overflow in the product.
     """
-    b, heads, n, width = q.shape
-    m = k.shape[2]
-    q = ops.cast(ops.cast(q, ms.float32) * (1.0 / math.sqrt(width)), q.dtype)
-    rows = max(1, min(b, max_scores // (heads * n * m)))
+    q = _scaled(q, 1.0 / math.sqrt(q.shape[-1]))
+    b = q.shape[0]
+    rows, block = query_blocks(q.shape, k.shape[2], max_scores)
     if rows == b:
-        return _attend(q, k, v, max(1, min(n, max_scores // (b * heads * m))))
-    block = max(1, min(n, max_scores // (rows * heads * m)))
+        return _attend(q, k, v, block)
     out = tuple([_attend(q[i : i + rows], k[i : i + rows], v[i : i + rows], block) for i in range(0, b, rows)])
     return ops.concat(out, 0)
+
+
+def _scaled(x, factor):
+    """x times a number, in float32: see `add`."""
+    return ops.cast(ops.cast(x, ms.float32) * factor, x.dtype)
+
+
+@ops.constexpr
+def query_blocks(shape, m, max_scores):
+    """(batch entries, queries) that are attended to m keys at once; shape (b, heads, n, d) of the queries."""
+    b, heads, n, _ = shape
+    rows = max(1, min(b, max_scores // (heads * n * m)))
+    return rows, max(1, min(n, max_scores // (rows * heads * m)))
 
 
 def _attend(q, k, v, block):
@@ -384,3 +414,46 @@ def _attend(q, k, v, block):
     if block >= n:
         return mix(softmax(scores(q, k)), v)
     return ops.concat(tuple([mix(softmax(scores(q[:, :, i : i + block], k)), v) for i in range(0, n, block)]), 2)
+
+
+class Attention(nn.Cell):
+    """`attention` that keeps no scores for the backward pass, but computes each block of them again.
+
+    At 25 frames of 512x512 the first level alone has 2e9 scores, and would keep them twice.
+    """
+
+    def __init__(self, max_scores):
+        super().__init__()
+        self.max_scores = max_scores
+
+    def construct(self, q, k, v):
+        return attention(q, k, v, self.max_scores)
+
+    def bprop(self, q, k, v, out, change):
+        scale = 1.0 / math.sqrt(q.shape[-1])
+        b = q.shape[0]
+        rows, block = query_blocks(q.shape, k.shape[2], self.max_scores)
+        # of each query, what its row of scores shares: (b, heads, n, 1) in float32
+        shared = ops.ReduceSum(keep_dims=True)(ops.cast(out, ms.float32) * ops.cast(change, ms.float32), -1)
+        parts = [(_scaled(q, scale), k, v, change, shared)]
+        if rows < b:
+            parts = [tuple([one[i : i + rows] for one in parts[0]]) for i in range(0, b, rows)]
+        found = [_attend_backward(*part, block) for part in parts]
+        to_q, to_k, to_v = [ops.concat(tuple([one[j] for one in found]), 0) for j in range(3)]
+        return _scaled(to_q, scale), to_k, to_v
+
+
+def _attend_backward(q, k, v, change, shared, block):
+    """Gradients of `_attend` to its scaled queries, keys and values."""
+    n = q.shape[2]
+    scores, mix, gather = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul(), ops.BatchMatMul(transpose_a=True)
+    to_q, to_k, to_v = (), None, None
+    for i in range(0, n, block):
+        own, push, mean = [x if block >= n else x[:, :, i : i + block] for x in (q, change, shared)]
+        weights = softmax(scores(own, k))  # (b, heads, block, m)
+        slope = ops.cast(scores(push, v), ms.float32)
+        slope = ops.cast(ops.cast(weights, ms.float32) * (slope - spread(mean, slope.shape)), q.dtype)
+        to_q = (*to_q, mix(slope, k))
+        for_k, for_v = gather(slope, own), gather(weights, push)
+        to_k, to_v = (for_k, for_v) if i == 0 else (add(to_k, for_k), add(to_v, for_v))
+    return to_q[0] if block >= n else ops.concat(to_q, 2), to_k, to_v

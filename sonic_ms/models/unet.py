@@ -13,12 +13,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.models.portable import (
+    Attention,
+    GatedGelu,
     GroupNorm,
     LayerNorm,
     add,
-    attention,
     conv2d,
-    gelu,
     merge_heads,
     multiply,
     silu,
@@ -103,13 +103,13 @@ class FeedForward(nn.Cell):
 
     def __init__(self, channels):
         super().__init__()
-        self.inner = 4 * channels
+        self.inner, self.gated = 4 * channels, GatedGelu()
         self.expand = nn.Dense(channels, 8 * channels)
         self.reduce = nn.Dense(4 * channels, channels)
 
     def construct(self, x):
         value, gate = ops.split(self.expand(x), self.inner, -1)
-        return self.reduce(multiply(value, gelu(gate)))
+        return self.reduce(self.gated(value, gate))
 
 
 class SelfAttention(nn.Cell):
@@ -117,7 +117,7 @@ class SelfAttention(nn.Cell):
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()
-        self.heads, self.max_scores = heads, max_scores
+        self.heads, self.attention = heads, Attention(max_scores)
         self.to_q = nn.Dense(channels, channels, has_bias=False)
         self.to_k = nn.Dense(channels, channels, has_bias=False)
         self.to_v = nn.Dense(channels, channels, has_bias=False)
@@ -127,7 +127,7 @@ class SelfAttention(nn.Cell):
         q = split_heads(self.to_q(x), self.heads)  # (n, heads, h*w, d)
         k = split_heads(self.to_k(x), self.heads)
         v = split_heads(self.to_v(x), self.heads)
-        return self.to_out(merge_heads(attention(q, k, v, self.max_scores)))
+        return self.to_out(merge_heads(self.attention(q, k, v)))
 
 
 class FrameAttention(SelfAttention):
@@ -145,7 +145,7 @@ class FrameAttention(SelfAttention):
         q = self.split(self.to_q(x), frames)
         k = self.split(self.to_k(x), frames)
         v = self.split(self.to_v(x), frames)
-        x = attention(q, k, v, self.max_scores)
+        x = self.attention(q, k, v)
         x = ops.reshape(x, (n // frames, tokens, self.heads, frames, c // self.heads))
         x = ops.transpose(x, (0, 3, 1, 2, 4))  # (b, frames, h*w, heads, d)
         return self.to_out(ops.reshape(x, (n, tokens, c)))
@@ -159,14 +159,14 @@ class CrossAttention(nn.Cell):
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()
-        self.heads, self.max_scores = heads, max_scores
+        self.heads, self.attention = heads, Attention(max_scores)
         self.to_q = nn.Dense(channels, channels, has_bias=False)
         self.to_out = nn.Dense(channels, channels)
 
     def construct(self, x, key, value, clip, mask=None):
         q = split_heads(self.to_q(x), self.heads)  # (m, heads, tokens, d)
         k, v = split_heads(key, self.heads), split_heads(value, self.heads)  # (m, heads, 32, d)
-        heard = merge_heads(attention(q, k, v, self.max_scores))
+        heard = merge_heads(self.attention(q, k, v))
         if mask is not None:
             heard = multiply(heard, spread(mask, heard.shape))
         return self.to_out(add(heard, spread(clip, heard.shape)))

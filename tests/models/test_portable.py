@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mindspore import nn
+from mindspore import nn, ops
 
 from sonic_ms.models import host, portable
 
@@ -175,6 +175,41 @@ def test_attention_is_the_same_in_any_blocks(max_scores):
     q, k, v = normal(3, 2, 9, 4) * 2, normal(3, 2, 7, 4) * 2, normal(3, 2, 7, 4)
     theirs = F.scaled_dot_product_attention(*[torch.from_numpy(array) for array in (q, k, v)])
     close(run(portable.attention, q, k, v, constants=(max_scores,)), theirs, 2e-6)
+
+
+class Gradients(nn.Cell):
+    """Of sum(change * cell(*inputs)) to every input."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.gradient = cell, ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, inputs, change):
+        return self.gradient(self.cell)(*inputs, change)
+
+
+def gradients(cell, *arrays, change):
+    found = Gradients(cell)(tuple([ms.Tensor(array) for array in arrays]), ms.Tensor(change))
+    return [one.asnumpy() for one in found]
+
+
+@pytest.mark.parametrize("max_scores", [1 << 20, 2 * 9 * 7, 2 * 4 * 7, 1])
+def test_the_gradients_of_attention_that_keeps_no_scores(max_scores):
+    arrays, change = (normal(3, 2, 9, 4) * 2, normal(3, 2, 7, 4) * 2, normal(3, 2, 7, 4)), normal(3, 2, 9, 4)
+    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
+    (F.scaled_dot_product_attention(*tensors) * torch.from_numpy(change)).sum().backward()
+    for ours, theirs in zip(gradients(portable.Attention(max_scores), *arrays, change=change), tensors):
+        close(ours, theirs.grad, 5e-6)
+
+
+def test_the_gradients_of_gated_gelu_that_keeps_its_inputs_only():
+    gate = np.concatenate([np.linspace(-12, 12, 2001), [-3e4, -100, 100, 3e4]]).astype(np.float32)
+    arrays, change = (normal(*gate.shape), gate), normal(*gate.shape)
+    tensors = [torch.from_numpy(array.astype(np.float64)).requires_grad_() for array in arrays]
+    (tensors[0] * F.gelu(tensors[1]) * torch.from_numpy(change)).sum().backward()
+    to_value, to_gate = gradients(portable.GatedGelu(), *arrays, change=change)
+    np.testing.assert_allclose(to_value, tensors[0].grad.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(to_gate, tensors[1].grad.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_softmax_of_large_half_precision_scores():
