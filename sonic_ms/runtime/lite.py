@@ -108,24 +108,31 @@ class LiteEngine:
         source = self._bundle.path(name, "onnx")
         entry = self._bundle.manifest["units"][name]["onnx"]
         parts = [self._worker.version, entry["sha256"], *(part["sha256"] for part in entry.get("data", ()))]
-        folder = cache_dir() / "lite-graphs"
-        path = folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.mindir"
-        if path.is_file():
-            return path
+        graphs = cache_dir() / "lite-graphs"
+        folder = graphs / hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        if not folder.is_dir():
+            try:
+                graphs.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix=".part-", dir=graphs) as temporary:
+                    self._convert(source, Path(temporary) / "graph")
+                    (Path(temporary) / "graph").rename(folder)
+            except OSError as error:
+                if folder.is_dir():  # another process was faster
+                    return next(folder.glob("*.mindir"))
+                raise OutputError(f"cannot keep a converted graph in {graphs} ({error.strerror})") from error
+        return next(folder.glob("*.mindir"))
+
+    def _convert(self, source, folder):
+        """Convert an ONNX file into a folder: one .mindir, beside it the weights of a graph above 1 GB."""
+        folder.mkdir()
+        converter = self._start()  # of its own: Lite 2.0 crashes at the end of a process that did both
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as temporary:
-                result = Path(temporary) / "graph"
-                converter = self._start()  # of its own: Lite 2.0 crashes at the end of a process that did both
-                try:
-                    request = {"do": "convert", "source": str(source), "result": str(result)}
-                    converter.call(f"convert {source}", LOAD_TIMEOUT, **request)
-                finally:
-                    converter.close()
-                os.replace(result.with_suffix(".mindir"), path)
-        except OSError as error:
-            raise OutputError(f"cannot keep a converted graph in {folder} ({error.strerror})") from error
-        return path
+            request = {"do": "convert", "source": str(source), "result": str(folder / "graph")}
+            converter.call(f"convert {source}", LOAD_TIMEOUT, **request)
+        finally:
+            converter.close()
+        if not any(folder.glob("*.mindir")):
+            raise EngineError(f"MindSpore Lite wrote no graph from {source}, and did not say why")
 
     def run(self, unit, inputs):
         arrays = self._arrays(unit)

@@ -145,7 +145,7 @@ def test_a_graph_is_converted_once(bundle, monkeypatch):
         engine.run("mix", values(MIX))
         engine.close()
     assert asked == ["convert", "load", "run", "load", "run"]
-    assert len(list(Path(os.environ["SONIC_MS_CACHE"]).rglob("*"))) == 2  # the folder and one file
+    assert len(list(Path(os.environ["SONIC_MS_CACHE"]).rglob("*"))) == 3  # two folders and one file
 
 
 def test_another_graph_or_another_lite_is_converted_again(bundle, engine, monkeypatch):
