@@ -1,6 +1,6 @@
 """Bytes that one device needs for a training step of sonic-base, predicted from the shapes before anything runs.
 
-Weights, gradients and optimizer states are counted exactly; activations are tensors a block times constants, see
+Weights, gradients and optimizer states are counted exactly; activations by what each operator of the UNet keeps. See
 docs/training.md for how far these were checked on a CPU (tools/check_memory_plan.py), and on no Ascend at all.
 """
 
@@ -11,17 +11,16 @@ from types import SimpleNamespace
 import numpy as np
 
 from sonic_ms.errors import ResourceError
+from sonic_ms.models.unet import MAX_SCORES
 from sonic_ms.preflight import COMPILED_BYTES, START_BYTES, available_gigabytes, unet_blocks
 from sonic_ms.train.optimizer import parts_of
 
 GB = 1e9
-# Activations in tensors (clips * frames, channels, h, w) of a block's level. Kept until the backward pass: of a
-# residual block, of a transformer with its three feed-forwards, and attention scores of every head in matrices.
-RES_TENSORS, ATTENTION_TENSORS, SCORE_MATRICES = 20.0, 300.0, 3.0
-# With recompute: kept between blocks, and how many times the largest block is alive while it is computed again.
-KEPT_RES_TENSORS, KEPT_ATTENTION_TENSORS, RECOMPUTED_SHARE = 4.0, 10.0, 1.6
-ACTIVATION_BYTES = {"fp32": 4.0, "fp16": 3.0, "bf16": 3.0}  # an element; norms and softmax stay float32
-WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
+NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
+# Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], and
+# matrices of scores, all wide, in its self-attention. Measured on single blocks, see docs/training.md.
+RES_WORKING, TRANSFORMER_WORKING, SCORE_MATRICES = np.array([6, 0]), np.array([18, 5]), 4
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -62,34 +61,136 @@ def unbuilt_loss(configs, config):
     return build_loss(SimpleNamespace(cells=cells, configs=configs), config)
 
 
-def activation_elements(unet, batch, frames, height, width, recompute):
-    """Elements of activations at the peak of one batch; height and width of the latents."""
-    kept = largest = 0.0
-    for level, _, channels, attends in unet_blocks(unet):
-        pixels = (height >> level) * (width >> level)
-        tensor = batch * frames * pixels * channels
-        block = RES_TENSORS * tensor
-        kept += (KEPT_RES_TENSORS if recompute else RES_TENSORS) * tensor
+@dataclass(frozen=True)
+class Moves:
+    """What is trained inside the UNet's blocks. spatial, temporal: every weight of these halves; adapted: names of the
+    layers that have LoRA."""
+
+    spatial: bool
+    temporal: bool
+    adapted: frozenset
+
+    @classmethod
+    def of(cls, config):
+        everything = "all" in config.trainable
+        adapted = frozenset(config.lora.targets if "lora" in config.trainable else ())
+        return cls(everything, everything or "temporal" in config.trainable, adapted)
+
+    def matrix(self, name, temporal):
+        """Whether the backward pass needs the input of dense layer `name`: itself or its LoRA is trained."""
+        return (self.temporal if temporal else self.spatial) or name in self.adapted
+
+
+# Tensors that a block keeps for its backward pass, as [float32, network's own width] in tensors of (frames, channels,
+# pixels): every norm, SiLU and blend is float32, the rest is narrow in half precision. Read off the operators in
+# models/portable.py, resnet.py and unet.py: a product keeps both factors, a sigmoid its result, a matrix its input if
+# it is trained, GatedGelu both inputs, Attention q, k, v and its result.
+
+
+def norm_silu_conv(taps, trained):
+    """Group norm (input, scale spread to pixels), SiLU (input, sigmoid), input of a convolution over `taps` frames."""
+    return np.array([4, taps * trained])
+
+
+def spatial_res(grown, moves):
+    """grown: channels of the input over those of the block."""
+    return (1 + grown) * norm_silu_conv(1, moves.spatial)
+
+
+def temporal_res(moves):
+    return 2 * norm_silu_conv(3, moves.temporal)
+
+
+def layer_norm(trained, into):
+    """Input, spread deviation and weight, normalised where the weight is trained; its result, if `into` a matrix that
+    needs it."""
+    return np.array([3 + trained, into])
+
+
+def feed_forward(moves, temporal):
+    trained = moves.temporal if temporal else moves.spatial
+    return layer_norm(trained, trained) + np.array([0, 8 + 4 * trained])  # value and gate; the product
+
+
+def self_attention(moves, temporal):
+    trained = moves.temporal if temporal else moves.spatial
+    into = any(moves.matrix(name, temporal) for name in ("to_q", "to_k", "to_v"))
+    return layer_norm(trained, into) + np.array([0, 4 + moves.matrix("to_out", temporal)])
+
+
+def cross_attention(moves, temporal):
+    trained = moves.temporal if temporal else moves.spatial
+    out = moves.matrix("to_out", temporal)
+    return layer_norm(trained, moves.matrix("to_q", temporal)) + np.array([not temporal, 2 + out])  # wide: the mask
+
+
+@dataclass(frozen=True)
+class Half:
+    """Spatial or temporal half of a residual block or transformer, tensors as [wide, narrow]. between: kept with and
+    without recompute; inside: kept without; working: at work in the backward pass; attending: those of `inside` that
+    are still there when scores are."""
+
+    level: int
+    channels: int
+    between: np.ndarray
+    inside: np.ndarray
+    working: np.ndarray
+    attending: np.ndarray | None = None
+
+
+def halves(unet, moves):
+    """[Half] of the UNet in the order they run. Before the first weight that is trained nothing is kept."""
+    found, moving = [], moves.spatial
+    for level, channels_in, channels, attends in unet_blocks(unet):
+        grown = channels_in / channels
+        inside, between = spatial_res(grown, moves), np.array([0, grown])
+        found.append(Half(level, channels, moving * between, moving * inside, moving * RES_WORKING))
+        moving = moving or moves.temporal
+        inside, between = temporal_res(moves), np.array([moves.temporal, 1])  # what is blended, what enters
+        found.append(Half(level, channels, moving * between, moving * inside, moving * RES_WORKING))
         if attends:
-            scores = batch * frames * unet.num_attention_heads[level] * pixels**2
-            attention = ATTENTION_TENSORS * tensor + SCORE_MATRICES * scores
-            block = max(block, attention)
-            kept += KEPT_ATTENTION_TENSORS * tensor if recompute else attention
-        largest = max(largest, block)
-    return kept + (RECOMPUTED_SHARE * largest if recompute else 0.0)
+            moving = moving or bool(moves.adapted)
+            own = moving * self_attention(moves, False)
+            inside = own + cross_attention(moves, False) + feed_forward(moves, False)
+            between = np.array([2, 1 + moves.spatial])  # the norm's input and scale, what enters
+            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING, own))
+            moving = True  # the audio came in
+            inside = self_attention(moves, True) + cross_attention(moves, True) + 2 * feed_forward(moves, True)
+            between = np.array([0, 1 + moves.temporal + moves.spatial])  # what enters, is blended, and leaves
+            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING))
+    return found
+
+
+def activation_bytes(unet, config, height, width):
+    """Bytes of activations at the peak of one batch; height and width of the latents.
+
+    The backward pass takes the halves from the last to the first. In each it needs what all earlier ones keep and this
+    one's inside, which with recompute exists only now; or, in a spatial attention, a block of scores.
+    """
+    bytes_of = np.array([WIDE_BYTES, NARROW_BYTES[config.loop.precision]])
+    frames, kept, peak = config.loop.batch_size * config.frames, 0.0, 0.0
+    for half in halves(unet, Moves.of(config)):
+        pixels = (height >> half.level) * (width >> half.level)
+        tensor = frames * half.channels * pixels * bytes_of
+        kept += tensor @ half.between
+        peak = max(peak, kept + tensor @ (half.inside + half.working))
+        if half.attending is not None:
+            scores = min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2)
+            peak = max(peak, kept + tensor @ half.attending + SCORE_MATRICES * WIDE_BYTES * scores)
+        kept += 0.0 if config.recompute else tensor @ half.inside
+    return peak
 
 
 def plan(unet, shapes, config, height, width, devices=1):
     """Plan of a BaseFinetuneConfig. unet: UNetConfig; shapes: see shapes_of; height, width: of the latents."""
-    loop, width_of = config.loop, WEIGHT_BYTES[config.loop.precision]
+    loop, width_of = config.loop, NARROW_BYTES[config.loop.precision]
     sizes = [(int(np.prod(shape)), parts_of(shape, devices, loop.shard_optimizer), move) for shape, move in shapes]
     states = 3 + (loop.precision != "fp32") + (loop.average > 0)  # totals, two moments, masters, average
     return Plan(
         weights=width_of * sum(size for size, _, _ in sizes),
         gradients=width_of * sum(size for size, _, trained in sizes if trained),
         optimizer=4 * states * sum(size / parts for size, parts, trained in sizes if trained),
-        activations=ACTIVATION_BYTES[loop.precision]
-        * activation_elements(unet, loop.batch_size, config.frames, height, width, config.recompute),
+        activations=activation_bytes(unet, config, height, width),
     )
 
 
@@ -120,8 +221,11 @@ def check_memory(unet, shapes, config, height, width, devices=1, free=None):
 TRAINED_SETS = (("audio",), ("audio", "temporal"), ("lora",), ("all",))
 
 
-def table(config, sides=(512, 512), configs=None):
-    """What `sonic-ms train CONFIG --plan` prints: this config in parts, then its neighbours. sides: picture in pixels.
+SIDES, SHARDED = (512, 384, 256), 8  # pixels of the pictures, devices, in the table
+
+
+def table(config, configs=None):
+    """What `sonic-ms train CONFIG --plan` prints: this config in parts, then its neighbours.
 
     configs: {network: config dataclass}, the published sizes by default.
     """
@@ -130,7 +234,6 @@ def table(config, sides=(512, 512), configs=None):
 
     configs = configs or PUBLISHED
     unet, downscale = configs["unet"], configs["vae"].downscale
-    height, width = sides[0] // downscale, sides[1] // downscale
     shapes, plain = {}, unbuilt_loss(configs, dataclasses.replace(config, trainable=("all",)))
     for chosen in dict.fromkeys((config.trainable, *TRAINED_SETS)):
         if "lora" in chosen:  # has layers of its own
@@ -139,32 +242,34 @@ def table(config, sides=(512, 512), configs=None):
             freeze(plain, chosen)
             shapes[chosen] = shapes_of(plain)
 
-    def bytes_of(chosen, recompute, batch, devices):
-        loop = dataclasses.replace(config.loop, batch_size=batch, shard_optimizer=devices > 1)
-        variant = dataclasses.replace(config, trainable=chosen, recompute=recompute, loop=loop)
-        return plan(unet, shapes[chosen], variant, height, width, devices)
+    def of(chosen, side, devices=1, **changes):
+        loop = dataclasses.replace(config.loop, shard_optimizer=devices > 1)
+        variant = dataclasses.replace(config, trainable=chosen, loop=loop, **changes)
+        return plan(unet, shapes[chosen], variant, side // downscale, side // downscale, devices)
 
-    own = plan(unet, shapes[config.trainable], config, height, width)
+    def cell(needed):
+        return f"{needed.total / GB:>9.1f} {'*' * sum(needed.total <= size - RESERVE for size in DEVICES.values()):2}"
+
+    own = of(config.trainable, SIDES[0])
+    lengths = (config.frames, (config.frames + 1) // 2)
     lines = [
-        f"predicted bytes on a device, {config.loop.precision}, {config.frames} frames of {sides[1]}x{sides[0]} (GB)",
-        f"this config, one device: weights {own.weights / GB:.2f}, gradients {own.gradients / GB:.2f}, optimizer "
-        f"{own.optimizer / GB:.2f}, activations {own.activations / GB:.2f}, together {own.total / GB:.2f}",
-        f"{'trainable':16}{'recompute':11}{'devices':9}{'trained':>9}{'batch 1':>9}{'batch 2':>9}{'batch 4':>9}"
-        + "".join(f"  {name:>18}" for name in DEVICES),
+        f"predicted GB on a device; {config.loop.precision}, batches of {config.loop.batch_size}",
+        f"this config at {SIDES[0]}x{SIDES[0]}, one device: weights {own.weights / GB:.2f}, gradients "
+        f"{own.gradients / GB:.2f}, optimizer {own.optimizer / GB:.2f}, activations {own.activations / GB:.2f}, "
+        f"together {own.total / GB:.2f}",
+        "** fits " + ", * fits ".join(DEVICES) + f"; {RESERVE / GB:.0f} GB of it are left to the device's runtime",
+        f"{'':37}" + "".join(f"{f'{frames} frames of':>{12 * len(SIDES)}}" for frames in lengths),
+        f"{'trainable':16}{'recompute':11}{'devices':10}" + "".join(f"{side:>9}   " for _ in lengths for side in SIDES),
     ]
     for chosen in shapes:
-        trained = sum(int(np.prod(shape)) for shape, move in shapes[chosen] if move)
         for recompute in (True, False):
-            for devices in (1, 8):
-                totals = [bytes_of(chosen, recompute, batch, devices).total for batch in (1, 2, 4)]
-                largest = [
-                    next((b for b in range(64, 0, -1) if bytes_of(chosen, recompute, b, devices).total <= room), 0)
-                    for room in (size - RESERVE for size in DEVICES.values())
+            for devices in (1, SHARDED):
+                plans = [
+                    of(chosen, side, devices, recompute=recompute, frames=frames)
+                    for frames in lengths
+                    for side in SIDES
                 ]
-                lines.append(
-                    f"{'+'.join(chosen):16}{'yes' if recompute else 'no':11}{devices:<9}{trained / 1e6:>7.0f} M"
-                    + "".join(f"{total / GB:>9.1f}" for total in totals)
-                    + "".join(f"  {f'batch {one}' if one else 'does not fit':>18}" for one in largest)
-                )
-    lines.append(f"kept free for a device's runtime: {RESERVE / GB:.0f} GB; 8 devices: shard_optimizer is on")
+                head = f"{'+'.join(chosen):16}{'yes' if recompute else 'no':11}{devices:<10}"
+                lines.append(head + "".join(cell(one) for one in plans))
+    lines.append(f"{SHARDED} devices: each has a batch of its own, shard_optimizer is on")
     return "\n".join(lines)

@@ -5,12 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from sonic_ms.base_check import SMALL
+from sonic_ms.base_check import PUBLISHED, SMALL
 from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import ResourceError
 from sonic_ms.train.base import BaseFinetuneConfig
 from sonic_ms.train.distributed import Group
-from sonic_ms.train.memory import check_memory, plan, shapes_of, table, unbuilt_shapes
+from sonic_ms.train.memory import (
+    DEVICES,
+    RESERVE,
+    Moves,
+    activation_bytes,
+    check_memory,
+    halves,
+    plan,
+    shapes_of,
+    table,
+    unbuilt_shapes,
+)
 from sonic_ms.train.optimizer import States
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "base_finetune.yaml"
@@ -70,6 +81,45 @@ def test_what_makes_a_step_larger():
     assert activations(recompute=False) > 1.5 * activations()
 
 
+def test_scores_are_counted_up_to_a_block_and_what_is_frozen_keeps_less():
+    from sonic_ms.models.unet import MAX_SCORES
+
+    config, unet = recipe(trainable=["all"]), PUBLISHED["unet"]
+    small, large = (activation_bytes(unet, config, side, side) for side in (64, 96))
+    assert large < 2.3 * small  # 2.25 times the pixels, 5 times the scores
+    assert small > 3 * 4 * MAX_SCORES
+
+    def kept(*trainable):
+        return activation_bytes(unet, recipe(trainable=list(trainable), recompute=False), 64, 64)
+
+    assert kept("audio") < kept("audio", "temporal") < kept("all")
+    assert kept("audio") < kept("lora") < kept("all")
+
+
+def test_nothing_is_kept_before_the_first_weight_that_is_trained():
+    first, second, third, *_ = halves(PUBLISHED["unet"], Moves.of(recipe(trainable=["audio"])))
+    assert not (first.inside + first.between).any() and not (second.inside + second.between).any()
+    assert third.inside.any() and not third.attending.any()  # the audio enters behind its self-attention
+    first, second, third, *_ = halves(PUBLISHED["unet"], Moves.of(recipe(trainable=["temporal"])))
+    assert not first.inside.any() and second.inside.any() and third.attending.any()
+
+
+def test_the_shipped_recipe_fits_the_devices_that_it_names():
+    def total(devices=1, **changes):
+        config = recipe(**changes)
+        return plan(PUBLISHED["unet"], unbuilt_shapes(PUBLISHED, config), config, 64, 64, devices).total
+
+    small, large = (size - RESERVE for size in DEVICES.values())
+    assert small < total() < large
+    assert total(trainable=["audio"]) < small
+    assert total(8, loop={"shard_optimizer": True}) < small
+    config = recipe()
+    check_memory(PUBLISHED["unet"], unbuilt_shapes(PUBLISHED, config), config, 64, 64, free=large)
+
+
 def test_the_table():
     text = table(recipe(), configs=SMALL)
-    assert "this config, one device: weights" in text and len(text.splitlines()) == 4 + 4 * 4
+    assert "this config at 512x512, one device: weights" in text
+    lines = text.splitlines()
+    assert len(lines) == 5 + 4 * 4 + 1 and "25 frames of" in lines[3] and "13 frames of" in lines[3]
+    assert all(line.count("**") == 6 for line in lines[5:-1])  # the small one fits everywhere
