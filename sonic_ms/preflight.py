@@ -1,9 +1,9 @@
 """Whether a request of sonic-base fits this machine, before the work starts: memory and seconds from its shape.
 
-Operations are counted from the configs. How fast this machine does them is measured by a probe of a few seconds: one
-residual block and one transformer of the UNet, at the request's own resolution. The constants of memory fit what was
-measured at 256x256 with four frames and 384x384 with six; at larger sizes they have not been measured. Nor was the
-prediction of time: it is for information, only memory refuses a request.
+Operations are counted from the configs. How fast this machine does them is measured by a probe of some seconds: one
+residual block and one transformer of every level of the UNet, at the request's own resolution. The constants of memory
+fit what was measured at 256x256 with four frames and 384x384 with six; at larger sizes they have not been measured.
+Time is for information, only memory refuses a request. tools/check_preflight.py compares both with real runs.
 """
 
 import time
@@ -83,18 +83,18 @@ def unet_blocks(config):
 
 
 def unet_operations(config, height, width, frames):
-    """Multiplications of one denoising step of one branch; height and width of the latents."""
-    total = 0
+    """Multiplications of one denoising step of one branch, level by level; height and width of the latents."""
+    totals = [0] * config.levels
     for level, channels_in, channels, attends in unet_blocks(config):
         pixels = (height >> level) * (width >> level)
-        total += res_operations(channels_in, channels, pixels, frames)
+        totals[level] += res_operations(channels_in, channels, pixels, frames)
         if attends:
-            total += transformer_operations(channels, pixels, frames, frames, config.audio_context_tokens)
+            totals[level] += transformer_operations(channels, pixels, frames, frames, config.audio_context_tokens)
     for level, channels in enumerate(config.block_out_channels):  # down to the next level, up from this one
         down = (height >> level + 1) * (width >> level + 1) if level < config.levels - 1 else 0
         up = (height >> level - 1) * (width >> level - 1) if level else 0
-        total += 9 * channels * channels * (down + up) * frames
-    return total
+        totals[level] += 9 * channels * channels * (down + up) * frames
+    return totals
 
 
 def decoder_operations(config, height, width, frames):
@@ -137,8 +137,14 @@ def memory(configs, request, weights):
     return START_BYTES + weights * (1 + PACKED_SHARE) + COMPILED_BYTES * blocks + live
 
 
-def probe(config, height, width, frames=2):
-    """Multiplications a second of this machine at the UNet's own layers: one block of the finest level."""
+def probe(config, height, width, frames=4):
+    """Multiplications a second of this machine on each level of the UNet; height and width of the latents."""
+    sizes = [(max(1, height >> level), max(1, width >> level)) for level in range(config.levels)]
+    return [probe_level(config, level, *size, frames) for level, size in enumerate(sizes)]
+
+
+def probe_level(config, level, height, width, frames):
+    """The speed of one level: a residual block and, where the level has them, a transformer."""
     import mindspore as ms
     from mindspore import nn
 
@@ -147,20 +153,23 @@ def probe(config, height, width, frames=2):
     from sonic_ms.runtime.mindspore import start
 
     start()
-    c, tokens = config.block_out_channels[0], config.audio_context_tokens
+    c, tokens, attends = config.block_out_channels[level], config.audio_context_tokens, level < config.levels - 1
 
     class Probe(nn.Cell):
         def __init__(self):
             super().__init__()
-            self.resnet = SpatioTemporalResBlock(c, c, 4 * c, 1e-6, 1e-6)
-            self.attention = Transformer(c, config.num_attention_heads[0], MAX_SCORES)
+            self.resnet = SpatioTemporalResBlock(c, c, c, 1e-6, 1e-6)
+            self.attention = Transformer(c, config.num_attention_heads[level], MAX_SCORES) if attends else None
 
         def construct(self, x, embedding, key, value, clip, mask, positions):
+            x = self.resnet(x, embedding, frames)
+            if self.attention is None:
+                return x
             contexts = (key, value, clip, key[:1], value[:1], clip[:1])
-            return self.attention(self.resnet(x, embedding, frames), contexts, mask, positions, frames)
+            return self.attention(x, contexts, mask, positions, frames)
 
     rng = np.random.default_rng(0)
-    shapes = ((frames, c, height, width), (1, 4 * c), (frames, tokens, c), (frames, tokens, c), (frames, 1, c),
+    shapes = ((frames, c, height, width), (1, c), (frames, tokens, c), (frames, tokens, c), (frames, 1, c),
               (1, height * width, 1), (frames, c))  # fmt: skip
     inputs = [ms.Tensor(rng.standard_normal(shape, np.float32)) for shape in shapes]
     cell = Probe().set_train(False)
@@ -171,16 +180,23 @@ def probe(config, height, width, frames=2):
         cell(*inputs).asnumpy()
         seconds.append(time.perf_counter() - started)
     work = res_operations(c, c, height * width, frames)
-    return (work + transformer_operations(c, height * width, frames, frames, tokens)) / min(seconds)
+    if attends:
+        work += transformer_operations(c, height * width, frames, frames, tokens)
+    return work / float(np.median(seconds))
 
 
-def estimate(configs, request, weights, speed):
-    """Estimate of a request. configs: of unet and vae; weights: their bytes; speed: of `probe`."""
+def step_seconds(config, height, width, frames, speeds):
+    """Seconds of one denoising step of one window and one branch; height and width of the latents."""
+    return sum(work / speed for work, speed in zip(unet_operations(config, height, width, frames), speeds))
+
+
+def estimate(configs, request, weights, speeds):
+    """Estimate of a request. configs: of unet and vae; weights: their bytes; speeds: of `probe`."""
     unet, vae = configs["unet"], configs["vae"]
     height, width = request.height // vae.downscale, request.width // vae.downscale
-    step = 3 * unet_operations(unet, height, width, unet.num_frames) * request.windows(unet)
-    decoding = decoder_operations(vae, height, width, request.frames)
-    return Estimate((request.steps * step + decoding) / speed, memory(configs, request, weights) / GB)
+    step = 3 * request.windows(unet) * step_seconds(unet, height, width, unet.num_frames, speeds)
+    decoding = decoder_operations(vae, height, width, request.frames) / speeds[0]
+    return Estimate(request.steps * step + decoding, memory(configs, request, weights) / GB)
 
 
 def available_gigabytes():
