@@ -21,7 +21,7 @@ from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.image import load_image
 from sonic_ms.interpolate import interpolate
 from sonic_ms.models.boxes import decode, detect, input_size
-from sonic_ms.preflight import Request, check_memory, weight_bytes
+from sonic_ms.preflight import Request, preflight, weight_bytes
 from sonic_ms.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.video import FPS, Video
 
@@ -80,13 +80,14 @@ class BaseModel:
         self.networks = networks
         self.notes = []  # of the last `generate`: what the user may want to know
 
-    def generate(self, image, audio, sample_rate=None, progress=None, noise=None, **options):
+    def generate(self, image, audio, sample_rate=None, progress=None, noise=None, announce=None, **options):
         """Video (a lazy stream) of the portrait `image` speaking `audio`.
 
         Args:
             image, audio, sample_rate: as for sonic_ms.image.load_image and sonic_ms.audio.load_audio.
             progress: function (step, steps), called before the first denoising step and after each.
             noise: standard normal (frames, 4, h, w) to start from; by default drawn from the seed.
+            announce: function (preflight.Estimate), called before the work; not for exported graphs.
             options: fields of BaseOptions.
         Raises:
             UsageError, InputMissingError, ImageError, FaceError, AudioError, WeightsError: see sonic_ms.errors.
@@ -109,7 +110,7 @@ class BaseModel:
         ticks = audio_stage.frame_count(len(samples))  # frames of the video at 25 a second
         # Doubling F frames gives 2F - 1; one more is generated and the surplus cut, so that no sound is lost.
         frames = ticks // 2 + 1 if settings.interpolation else (ticks + 1) // 2
-        self.check_memory(portrait, frames, settings)
+        self.preflight(portrait, frames, settings, announce)
         heard = audio_stage.delay(samples, settings.align_offset)
         clip = self.encode(portrait, heard, frames)
         latents = self.denoise(clip, frames, settings, noise, progress)
@@ -124,8 +125,9 @@ class BaseModel:
 
         return Video(stream, portrait.size, count, samples, source, fps)
 
-    def check_memory(self, portrait, frames, settings):
-        """ResourceError before any work when the request cannot fit; exported graphs have other engines' memory."""
+    def preflight(self, portrait, frames, settings, announce=None):
+        """ResourceError before any work when the request cannot fit, else `announce` what it will take. Not for
+        exported graphs: other engines have other memory and speed."""
         networks = self.networks
         if networks.gear is not None:
             return
@@ -140,7 +142,9 @@ class BaseModel:
             settings.decode_chunk_size,
         )
         configs = {name: networks.config(name) for name in ("unet", "vae")}
-        check_memory(configs, request, weight_bytes(networks.folder))
+        estimate = preflight(configs, request, weight_bytes(networks.folder), timed=announce is not None)
+        if announce:
+            announce(estimate)
 
     def find_face(self, photo, settings):
         """Box (x1, y1, x2, y2) of the face to animate, in pixels of the photo."""

@@ -207,7 +207,8 @@ def _generate(args):
     model = load_model(name, engine, bundle)
     loaded = time.perf_counter()
     with _step_bar() as bar:
-        report = {"progress": bar} if base else {}  # sonic-edge streams: its frames are its progress
+        # sonic-edge streams: its frames are its progress
+        report = {"progress": bar, "announce": _announce} if base else {}
         video = model.generate(image=args.image, audio=args.audio, **report, **options)
     print_notes(model.notes)
     path = save_video(video, args.output, overwrite=args.overwrite)
@@ -217,6 +218,15 @@ def _generate(args):
         seconds = video.n_frames / video.fps
         print(f"load {load:.1f} s, work {work:.1f} s for {seconds:.1f} s of video", file=sys.stderr)
     print(path)
+
+
+def _announce(estimate):
+    """Say on stderr what a sonic-base video will take."""
+    parts = [f"{estimate.gigabytes:.1f} GB of memory"]
+    if estimate.seconds is not None:
+        minutes = max(1, round(estimate.seconds / 60))
+        parts.insert(0, f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} hours")
+    print(f"this will take about {' and '.join(parts)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

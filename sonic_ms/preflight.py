@@ -21,6 +21,10 @@ COMPILED_BYTES, START_BYTES, PACKED_SHARE = 115e6, 420e6, 0.15
 # Activations that are alive at the peak, in tensors of the finest level: (b * t, c0, h, w) of the UNet, and of the
 # decoder at the full size of the picture.
 UNET_TENSORS, DECODER_TENSORS = 190, 13
+# Of each level. In its first 20 runs a graph tries how many threads suit its element-wise kernels, beginning with one.
+PROBE_RUNS, PROBE_SECONDS = 23, 5
+# Multiplications of a request above which its time is predicted: about ten minutes of two desktop cores.
+WORTH_A_PROBE = 5e13
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds of denoising and decoding without compilation; gigabytes at the peak of the process."""
+    """seconds of denoising and decoding without compilation, None where not measured; gigabytes at the peak of the
+    process."""
 
-    seconds: float
+    seconds: float | None
     gigabytes: float
 
 
@@ -175,14 +180,22 @@ def probe_level(config, level, height, width, frames):
     cell = Probe().set_train(False)
     cell(*inputs).asnumpy()
     seconds = []
-    for _ in range(3):
+    deadline = time.perf_counter() + PROBE_SECONDS
+    while len(seconds) < PROBE_RUNS and (len(seconds) < 3 or time.perf_counter() < deadline):
         started = time.perf_counter()
         cell(*inputs).asnumpy()
         seconds.append(time.perf_counter() - started)
     work = res_operations(c, c, height * width, frames)
     if attends:
         work += transformer_operations(c, height * width, frames, frames, tokens)
-    return work / float(np.median(seconds))
+    return work / float(np.median(seconds[-3:]))
+
+
+def operations(configs, request):
+    """Multiplications of all denoising steps."""
+    unet, downscale = configs["unet"], configs["vae"].downscale
+    size = request.height // downscale, request.width // downscale
+    return 3 * request.steps * request.windows(unet) * sum(unet_operations(unet, *size, unet.num_frames))
 
 
 def step_seconds(config, height, width, frames, speeds):
@@ -197,6 +210,20 @@ def estimate(configs, request, weights, speeds):
     step = 3 * request.windows(unet) * step_seconds(unet, height, width, unet.num_frames, speeds)
     decoding = decoder_operations(vae, height, width, request.frames) / speeds[0]
     return Estimate(request.steps * step + decoding, memory(configs, request, weights) / GB)
+
+
+def preflight(configs, request, weights, timed=True):
+    """Estimate of a request that fits; ResourceError for one that does not.
+
+    timed: probe the speed too, which takes half a minute at the published sizes. Short requests are not probed: they
+    would be done before it.
+    """
+    needed = check_memory(configs, request, weights)
+    if not timed or operations(configs, request) < WORTH_A_PROBE:
+        return Estimate(None, needed)
+    downscale = configs["vae"].downscale
+    speeds = probe(configs["unet"], request.height // downscale, request.width // downscale)
+    return estimate(configs, request, weights, speeds)
 
 
 def available_gigabytes():

@@ -218,3 +218,20 @@ def test_help_needs_no_heavy_import():
     code = "import sys; from sonic_ms.cli import main\ntry: main(['-h'])\nexcept SystemExit: pass\n"
     code += "assert not {'numpy', 'cv2', 'mindspore', 'yaml'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (None, "this will take about 9.8 GB of memory"),
+        (20, "this will take about 1 min and 9.8 GB of memory"),
+        (6000, "this will take about 100 min and 9.8 GB of memory"),
+        (9000, "this will take about 2.5 hours and 9.8 GB of memory"),
+    ],
+)
+def test_what_a_video_will_take_is_said_before(seconds, line, capsys):
+    from sonic_ms.cli import _announce
+    from sonic_ms.preflight import Estimate
+
+    _announce(Estimate(seconds, 9.84))
+    assert capsys.readouterr().err == line + "\n"

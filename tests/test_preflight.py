@@ -79,3 +79,27 @@ def test_time_grows_with_steps_windows_and_pixels():
     assert seconds(frames=100) == pytest.approx(2 * seconds())
     assert seconds(height=512, width=512) > 4 * seconds()
     assert seconds(overlap=5) > seconds()
+
+
+def test_a_probe_measures_every_level():
+    config = UNetConfig((32, 64), (1, 2), 24, 16, 48, layers_per_block=1, num_frames=2)
+    speeds = preflight.probe(config, 16, 16, frames=2)
+    assert len(speeds) == 2
+    assert all(1e6 < speed < 1e13 for speed in speeds), speeds
+
+
+def test_slow_levels_count_by_their_work():
+    config = PUBLISHED["unet"]
+    work = preflight.unet_operations(config, 32, 32, 25)
+    even = preflight.step_seconds(config, 32, 32, 25, [1e11] * 4)
+    uneven = preflight.step_seconds(config, 32, 32, 25, [1e11, 1e11, 0.5e11, 1e11])
+    assert uneven - even == pytest.approx(work[2] / 1e11)
+
+
+def test_only_long_requests_are_probed(monkeypatch):
+    monkeypatch.setattr(preflight, "probe", lambda *_: [1e11] * 4)
+    monkeypatch.setattr(preflight, "available_gigabytes", lambda: 64)
+    long, short = (preflight.Request(256, 256, frames, steps) for frames, steps in ((125, 25), (4, 1)))
+    assert preflight.preflight(PUBLISHED, short, 6e9).seconds is None
+    assert preflight.preflight(PUBLISHED, long, 6e9, timed=False).seconds is None
+    assert preflight.preflight(PUBLISHED, long, 6e9) == preflight.estimate(PUBLISHED, long, 6e9, [1e11] * 4)

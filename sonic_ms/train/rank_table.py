@@ -1,6 +1,6 @@
 """Rank tables, Huawei's older way to say which process has which device: read one, list the devices of a machine.
 
-    python -m sonic_ms.train.rank_table TABLE [SERVER]     is what scripts/train/train_rank_table.sh asks
+python -m sonic_ms.train.rank_table TABLE [SERVER]     is what scripts/train/train_rank_table.sh asks
 """
 
 import json
