@@ -6,7 +6,7 @@ folded into the batch throughout: x is (n, c, h, w) with n = clips * frames.
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, lazy_inline, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.models.portable import FrameConv, GroupNorm, add, conv2d, nearest_x2, silu
 
@@ -64,8 +64,6 @@ class SpatioTemporalResBlock(nn.Cell):
     sigmoid(mix_factor) in the VAE, which blends the other way round.
     """
 
-    # Inlined after the frontend has optimised it on its own: a third less compile time and memory, the same numbers.
-    @lazy_inline(policy="front")
     def __init__(self, channels_in, channels_out, embedding, epsilon, temporal_epsilon):
         super().__init__()
         self.spatial_res_block = SpatialResBlock(channels_in, channels_out, embedding, epsilon)

@@ -10,7 +10,7 @@ normalisation are always float32.
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, lazy_inline, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.models.portable import (
     Attention,
@@ -219,8 +219,6 @@ class TemporalBlock(nn.Cell):
 class Transformer(nn.Cell):
     """Spatial then temporal block on x (n, c, h, w), blended by `temporal_weight` = 1 - sigmoid(mix_factor)."""
 
-    # Inlined after the frontend has optimised it on its own: a third less compile time and memory, the same numbers.
-    @lazy_inline(policy="front")
     def __init__(self, channels, heads, max_scores):
         super().__init__()
         self.norm = GroupNorm(GROUPS, channels, 1e-6)
