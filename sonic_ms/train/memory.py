@@ -19,8 +19,9 @@ GB = 1e9
 WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], and
-# matrices of scores, all wide, in its self-attention. Measured on single blocks, see docs/training.md.
-RES_WORKING, TRANSFORMER_WORKING, SCORE_MATRICES = np.array([6, 0]), np.array([18, 5]), 4
+# matrices of scores, all wide, that its self-attention leaves in the pool. Measured on single
+# blocks and on the steps marked `fit` in tools/check_memory_plan.py, see docs/training.md.
+RES_WORKING, TRANSFORMER_WORKING, SCORE_MATRICES = np.array([6, 0]), np.array([18, 5]), 3
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -127,15 +128,14 @@ def cross_attention(moves, temporal):
 @dataclass(frozen=True)
 class Half:
     """Spatial or temporal half of a residual block or transformer, tensors as [wide, narrow]. between: kept with and
-    without recompute; inside: kept without; working: at work in the backward pass; attending: those of `inside` that
-    are still there when scores are."""
+    without recompute; inside: kept without; working: at work in the backward pass; scored: by self-attention."""
 
     level: int
     channels: int
     between: np.ndarray
     inside: np.ndarray
     working: np.ndarray
-    attending: np.ndarray | None = None
+    scored: bool = False
 
 
 def halves(unet, moves):
@@ -150,10 +150,9 @@ def halves(unet, moves):
         found.append(Half(level, channels, moving * between, moving * inside, moving * RES_WORKING))
         if attends:
             moving = moving or bool(moves.adapted)
-            own = moving * self_attention(moves, False)
-            inside = own + cross_attention(moves, False) + feed_forward(moves, False)
+            inside = moving * self_attention(moves, False) + cross_attention(moves, False) + feed_forward(moves, False)
             between = np.array([2, 1 + moves.spatial])  # the norm's input and scale, what enters
-            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING, own))
+            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING, moving))
             moving = True  # the audio came in
             inside = self_attention(moves, True) + cross_attention(moves, True) + 2 * feed_forward(moves, True)
             between = np.array([0, 1 + moves.temporal + moves.spatial])  # what enters, is blended, and leaves
@@ -165,20 +164,20 @@ def activation_bytes(unet, config, height, width):
     """Bytes of activations at the peak of one batch; height and width of the latents.
 
     The backward pass takes the halves from the last to the first. In each it needs what all earlier ones keep and this
-    one's inside, which with recompute exists only now; or, in a spatial attention, a block of scores.
+    one's inside, which with recompute exists only now. The largest block of scores comes on top wherever it was: the
+    pool that tensors are taken from keeps its place.
     """
     bytes_of = np.array([WIDE_BYTES, NARROW_BYTES[config.loop.precision]])
-    frames, kept, peak = config.loop.batch_size * config.frames, 0.0, 0.0
+    frames, kept, peak, pooled = config.loop.batch_size * config.frames, 0.0, 0.0, 0.0
     for half in halves(unet, Moves.of(config)):
         pixels = (height >> half.level) * (width >> half.level)
         tensor = frames * half.channels * pixels * bytes_of
         kept += tensor @ half.between
+        if half.scored:
+            pooled = max(pooled, min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2))
         peak = max(peak, kept + tensor @ (half.inside + half.working))
-        if half.attending is not None:
-            scores = min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2)
-            peak = max(peak, kept + tensor @ half.attending + SCORE_MATRICES * WIDE_BYTES * scores)
         kept += 0.0 if config.recompute else tensor @ half.inside
-    return peak
+    return peak + SCORE_MATRICES * WIDE_BYTES * pooled
 
 
 def plan(unet, shapes, config, height, width, devices=1):
