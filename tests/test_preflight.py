@@ -71,19 +71,18 @@ def test_memory_of_the_decoder_is_near_what_was_measured():
 
 
 @pytest.mark.parametrize(
-    ("case", "speeds", "weights", "seconds", "gigabytes"),
+    ("case", "speeds", "measured"),
     [
-        ("mid", (18.22, 22.93, 22.94, 9.14), 236515684, 45.27, 2.78),
-        ("wide", (16.69, 17.97, 23.8, 11.94), 237363300, 82.94, 4.16),
-        ("full", (28.98, 42.95, 44.09, 40.18), 5751594340, 126.71, 9.15),
+        ("mid", (18.22, 22.93, 22.94, 9.14), 45.27),
+        ("wide", (16.69, 17.97, 23.8, 11.94), 82.94),
+        ("full", (28.98, 42.95, 44.09, 40.18), 126.71),
     ],
 )
-def test_predictions_are_near_what_requests_took(case, speeds, weights, seconds, gigabytes):
+def test_seconds_are_near_what_requests_took(case, speeds, measured):
     """As tools/check_preflight.py recorded them; speeds in 1e9 multiplications a second, of the probe in that run."""
     configs, request = check_preflight.networks(case)
-    found = preflight.estimate(configs, request, weights, [speed * 1e9 for speed in speeds])
-    assert found.seconds == pytest.approx(seconds, rel=check_preflight.BAR)
-    assert found.gigabytes == pytest.approx(gigabytes, rel=check_preflight.BAR)
+    found = preflight.estimate(configs, request, 0, [speed * 1e9 for speed in speeds])
+    assert found.seconds == pytest.approx(measured, rel=check_preflight.BAR)
 
 
 def test_time_grows_with_steps_windows_and_pixels():
