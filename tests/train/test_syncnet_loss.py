@@ -6,10 +6,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch_reference import sync_loss, tiny_vae
 
 from convert import checkpoints
-from sonic_ms.base_check import SMALL
+from sonic_ms.base_check import SMALL, randomise
 from sonic_ms.base_units import CELLS
 from sonic_ms.errors import UsageError
 from sonic_ms.models.configs import VAEConfig
@@ -180,6 +181,25 @@ def test_the_whole_loss_and_what_of_it_is_trained(networks):
     frozen = {parameter.name for parameter in loss.get_parameters()} - names
     assert frozen and all(name.startswith(("sync.decoder.", "sync.expert.")) for name in frozen)
     assert not any("sync" in name for name in States(loss.trainable_params(), Group()).tensors())
+
+
+def test_a_run_with_the_term(tmp_path, make_speech):
+    """A step through UNet, decoder and expert: the UNet's audio layers change, decoder and expert do not."""
+    folder = tmp_path / "model"
+    for name in (*base.TRAINED, "vae"):
+        save_model(randomise(CELLS[name](SMALL[name])), SMALL[name], folder / name)
+    save_model(expert(), EXPERT, tmp_path / "expert")
+    sync = SyncConfig(str(tmp_path / "expert"), weight=0.5, max_sigma=1000)
+    config = base.BaseFinetuneConfig(
+        str(folder), "shards", LoopConfig(1, 1, 1e-2, warmup=1), ("audio",), 4, sync=sync, recompute=False
+    )
+    last = base.finetune(config, [sample(make_speech(4)[0])], tmp_path / "run")
+    assert np.isfinite(float(last["train"]))
+    unet, vae = (load_file(tmp_path / "run" / "model" / name / "model.safetensors") for name in ("unet", "vae"))
+    start = {name: load_file(folder / name / "model.safetensors") for name in ("unet", "vae")}
+    moved = {name for name, values in unet.items() if not np.array_equal(values, start["unet"][name])}
+    assert moved and all("audio" in name for name in moved)
+    assert all(np.array_equal(values, start["vae"][name]) for name, values in vae.items())
 
 
 def test_the_expert_is_part_of_what_a_resumed_run_must_share(tmp_path):
