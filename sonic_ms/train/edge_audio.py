@@ -101,21 +101,28 @@ def build(config, folder):
     if path.is_file():
         return path
     espeak = Espeak()
-    mels, curves = [], []
+    pairs = []
     for i in tqdm(range(config.utterances), desc="speaking", mininterval=5):
         rng = np.random.default_rng([config.loop.seed, 1, i])
         said = speak(rng, espeak, config.flite_share)
         n_frames = audio.frame_count(len(said.samples))
-        if n_frames < 8:
-            continue
-        target = articulation_curves(said.phones, n_frames)
-        for _ in range(VIEWS):
-            mel = features(augment(rng, said.samples))
-            mels.append(_fit(mel, MEL_PER_FRAME * n_frames).astype(np.float16))
-            curves.append(target)
+        if n_frames >= 8:
+            pairs += views(rng, said.samples, articulation_curves(said.phones, n_frames))
+    return store(path, pairs)
+
+
+def views(rng, samples, curves):
+    """VIEWS pairs (features float16 (80, 4n), curves (n, 8)) of one utterance, augmented differently."""
+    length = MEL_PER_FRAME * len(curves)
+    return [(_fit(features(augment(rng, samples)), length).astype(np.float16), curves) for _ in range(VIEWS)]
+
+
+def store(path, pairs):
+    """Write pairs of `views` as the file that Windows reads; returns its path."""
+    mels, curves = zip(*pairs)
     lengths = np.array([len(curve) for curve in curves])
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("speech.tmp.npz")
+    temporary = path.with_name(f"{path.stem}.tmp.npz")
     np.savez(temporary, mel=np.concatenate(mels, 1), curves=np.concatenate(curves), lengths=lengths)
     temporary.replace(path)
     return path

@@ -161,7 +161,7 @@ def parameter_row(rig, points):
     gap = target[2, 0] - target[1, 0]
     chin = max(0.0, local([face.CHIN])[0, 1] - rig.face[1])
     jaw = chin / (rigs.CHIN_DROP * rig.scale)
-    rounding = np.clip(-stretch / (rigs.NARROW + 0.06), 0, 1)
+    rounding = np.clip(-stretch / (rigs.NARROW + rigs.ROUND_NARROW), 0, 1)
 
     def put(name, values, first=0):
         start = OFFSETS[name] + first
@@ -208,6 +208,18 @@ def still_points(portrait, landmarks, shape):
     return ((landmarks.points[:, :2] + 0.5) * scale - np.array([x, y])) / length
 
 
+def is_turned(one, still_turn):
+    """Whether a frame's Landmarks are turned away from the reference's yaw and pitch by more than MAX_TURN."""
+    return bool((np.abs(np.subtract(face.pose(one.points)[:2], still_turn)) > MAX_TURN).any())
+
+
+def aligned(one, still):
+    """(matrix from frame pixels to crop units, points (468, 2) in crop units) of a frame's Landmarks, see `align`."""
+    points = one.points[:, :2].astype(np.float64) + 0.5
+    matrix = align(points, still)
+    return matrix, points @ matrix[:, :2].T + matrix[:, 2]
+
+
 def select(found, still, still_turn):
     """Frames with an open mouth and the head as in the reference, evenly thinned: list of (number, matrix from frame
     pixels to crop units, points (468, 2) in crop units)."""
@@ -215,11 +227,9 @@ def select(found, still, still_turn):
     for number, one in enumerate(found):
         if one is None or lip_gap(one.points[:, :2]) < OPEN_GAP:
             continue
-        if (np.abs(np.subtract(face.pose(one.points)[:2], still_turn)) > MAX_TURN).any():
+        if is_turned(one, still_turn):
             continue
-        points = one.points[:, :2].astype(np.float64) + 0.5
-        matrix = align(points, still)
-        chosen.append((number, matrix, points @ matrix[:, :2].T + matrix[:, 2]))
+        chosen.append((number, *aligned(one, still)))
     if len(chosen) > MAX_OPEN:
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, MAX_OPEN).round().astype(int)]
     return chosen

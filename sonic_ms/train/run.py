@@ -10,6 +10,7 @@ from sonic_ms.train.distributed import started_in_group
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "base_finetune": ("sonic_ms.train.base", "BaseFinetuneConfig"),
     "edge_audio": ("sonic_ms.train.edge_audio", "EdgeAudioConfig"),
+    "edge_distill": ("sonic_ms.train.distill", "EdgeDistillConfig"),
     "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
     "syncnet": ("sonic_ms.train.syncnet", "SyncNetTraining"),
 }

@@ -21,6 +21,7 @@ TERMS = 6  # coefficients of one contour
 MAX_GAP = 1.1  # inner lips at open = 1, which only shouting reaches: about 27 mm
 CHIN_DROP = 0.5
 WIDEN, NARROW = 0.10, 0.22
+ROUND_NARROW = 0.06
 CORNER_LIFT = 0.16
 UPPER_SHARE = 0.22  # part of the gap that the upper lip gives; the jaw gives the rest
 UPPER_RAISE = 0.09
@@ -259,7 +260,7 @@ def frame_parameters(rig, curves, pose):
     """
     n = len(curves)
     width = curves[:, WIDTH]
-    width = np.where(width > 0, WIDEN * width, NARROW * width) - 0.06 * np.clip(curves[:, ROUND], 0, 1)
+    width = np.where(width > 0, WIDEN * width, NARROW * width) - ROUND_NARROW * np.clip(curves[:, ROUND], 0, 1)
     width = width - SMILE_RELAX * _partedness(rig.gap)
     chin = CHIN_DROP * rig.scale * np.clip(curves[:, JAW], 0, 1.5)
     target = _target_contours(rig, curves)
@@ -297,3 +298,19 @@ def frame_parameters(rig, curves, pose):
         "roi": still(rig.roi),
     }
     return np.concatenate([columns[name] for name in LAYOUT], axis=1).astype(np.float32)
+
+
+def seen_curves(rig, row, curves):
+    """What a row of parameters says about one frame's curves: JAW, OPEN and WIDTH as frame_parameters would turn them
+    into this row, the others as given in `curves`, (8,).
+
+    Closed lips look the same however hard they are pressed. OPEN is the whole gap of the lips: the little that UPPER
+    and LOWER add to it or take is not told apart.
+    """
+    seen = np.array(curves, np.float32)
+    gap = row[OFFSETS["paint"]]
+    seen[JAW] = row[OFFSETS["chin"]] / (CHIN_DROP * rig.scale)
+    seen[OPEN] = gap / (MAX_GAP * rig.scale) if gap > 0 else min(0.0, seen[OPEN])
+    width = row[OFFSETS["width"]] + ROUND_NARROW * np.clip(seen[ROUND], 0, 1) + SMILE_RELAX * _partedness(rig.gap)
+    seen[WIDTH] = width / (WIDEN if width > 0 else NARROW)
+    return seen
