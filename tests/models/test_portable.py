@@ -188,8 +188,12 @@ class Gradients(nn.Cell):
         return self.gradient(self.cell)(*inputs, change)
 
 
+KEPT = []  # MindSpore finds graphs by the address of a Cell: that of a dead one may come again for another
+
+
 def gradients(cell, *arrays, change):
-    found = Gradients(cell)(tuple([ms.Tensor(array) for array in arrays]), ms.Tensor(change))
+    KEPT.append(Gradients(cell))
+    found = KEPT[-1](tuple([ms.Tensor(array) for array in arrays]), ms.Tensor(change))
     return [one.asnumpy() for one in found]
 
 
