@@ -19,8 +19,8 @@ GB = 1e9
 WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], and
-# matrices of scores, all wide, that its self-attention leaves in the pool. Measured on single
-# blocks and on the steps marked `fit` in tools/check_memory_plan.py, see docs/training.md.
+# matrices of scores, all wide, that its self-attention leaves in the pool. The tensors were measured on single blocks;
+# the matrices were chosen with most steps of tools/check_memory_plan.py in sight, see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING, SCORE_MATRICES = np.array([6, 0]), np.array([18, 5]), 3
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
