@@ -184,16 +184,12 @@ class Gradients(nn.Cell):
         super().__init__()
         self.cell, self.gradient = cell, ops.GradOperation(get_all=True, sens_param=True)
 
-    def construct(self, inputs, change):
+    def construct(self, change, *inputs):  # tensors in a tuple would be constants, without a gradient
         return self.gradient(self.cell)(*inputs, change)
 
 
-KEPT = []  # MindSpore finds graphs by the address of a Cell: that of a dead one may come again for another
-
-
 def gradients(cell, *arrays, change):
-    KEPT.append(Gradients(cell))
-    found = KEPT[-1](tuple([ms.Tensor(array) for array in arrays]), ms.Tensor(change))
+    found = Gradients(cell)(ms.Tensor(change), *[ms.Tensor(array) for array in arrays])
     return [one.asnumpy() for one in found]
 
 
