@@ -63,6 +63,12 @@ def break_one(cell, name):
     ms.ops.assign(parameter, ms.Tensor(values))  # in place: set_data would compile the graph again
 
 
+@pytest.fixture(autouse=True)
+def the_same_weights_in_every_order_of_tests():
+    """With a rare draw the weight that `break_one` changes hardly matters."""
+    torch.manual_seed(1)
+
+
 @pytest.fixture(scope="module")
 def unet(tmp_path_factory):
     theirs = SonicUNet(scale=0.7)
