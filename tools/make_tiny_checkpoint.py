@@ -3,7 +3,8 @@
 
     python tools/make_tiny_checkpoint.py DIR [--seed 0]
 
-Names, and how sizes relate, come from convert/manifests; every size is made small. The video it makes is noise. Needs
+Names, and how sizes relate, come from convert/manifests; every size is made small. The video it makes is grey fog
+that moves a little, since noise is nothing that a video encoder, or a comparison of two videos, is made for. Needs
 torch, which writes the .pth files.
 """
 
@@ -21,16 +22,17 @@ MANIFESTS = ROOT / "convert" / "manifests"
 # Published size -> tiny size, a network. Sizes that are not listed (3 colours, kernels, ...) stay.
 CHANGES = {
     "vae": {128: 32, 256: 64, 512: 128},
-    "image_encoder": {1280: 64, 5120: 128, 1024: 64, 257: 17},
+    "image_encoder": {1280: 64, 5120: 128, 1024: 80, 257: 17},
     "whisper_tiny": {384: 32, 1536: 64, 1500: 150, 51865: 100, 448: 40},
-    "audio2token": {19200: 1600, 1024: 64, 32768: 2048},
-    "audio2bucket": {20224: 1664, 1024: 64},
+    "audio2token": {19200: 1600, 1024: 80, 32768: 2560},
+    "audio2bucket": {20224: 1680, 1024: 80},
     "rife": {90: 16, 45: 8},
     "yoloface": {size: size // 6 for size in (24, 48, 96, 192, 384, 768, 1536)},
 }
 # The UNet keeps its first and its last level with one layer each, and has the same channels C everywhere. Outputs and
-# inputs of its matrices, first match; a vector has the outputs.
-C, CROSS, IDS = 32, 64, 96
+# inputs of its matrices, first match; a vector has the outputs. With no more than the 32 groups of its norms, these
+# would remove what the time and the motion buckets add to the channels.
+C, CROSS, IDS = 64, 80, 96
 UNET_SIDES = (
     (r"conv_in", C, 8),
     (r"conv_out", 4, C),
@@ -84,7 +86,7 @@ CONFIGS = {
         "encoder_attention_heads": 4,
     },
     "Sonic/audio2token.json": {"seq_len": 10, "blocks": 5, "channels": 32},
-    "Sonic/audio2bucket.json": {"seq_len": 50, "blocks": 1, "channels": 32, "clip_channels": 64},
+    "Sonic/audio2bucket.json": {"seq_len": 50, "blocks": 1, "channels": 32, "clip_channels": 80},
 }
 
 
@@ -115,6 +117,17 @@ def unet_tensor(name, shape):
     return name, shape
 
 
+# Factors on random weights and biases, by the beginning of their names. The first three make fog of noise.
+SCALES = (
+    (r"conv_out\.", 0.01),  # of the UNet, whose predictions become latents and differ from frame to frame
+    (r"decoder\.time_conv_out\.", 0.12),  # of the VAE: contrast
+    (r"module\.block\d\.conv[12]\.2\.", 0.03),  # of RIFE: a flow of about a pixel
+    (r"model\.(?!23\.).*conv\.weight", 1.5),  # of the detector, in which pictures would vanish on the way
+)
+BLUR = np.float32([0.25, 0.5, 0.25])  # of the convolutions of the VAE's decoder, in rows, columns and time
+COLOUR = np.float32(0.2)  # how much the decoder's three colours differ
+
+
 def random_tensor(name, shape, rng):
     """Weights that keep activations near 1, so that the tiny networks compute something finite."""
     if name.endswith("num_batches_tracked"):
@@ -124,10 +137,17 @@ def random_tensor(name, shape, rng):
     if name.endswith("anchors") or name.endswith("anchor_grid"):
         return anchors(name, shape)
     values = rng.standard_normal(shape, np.float32)
+    scale = np.float32(next((scale for pattern, scale in SCALES if re.match(pattern, name)), 1))
     if len(shape) == 1:
         is_scale = name.endswith("weight")
-        return values * 0.1 + (1.0 if is_scale else 0.0)
-    return values / np.float32(np.sqrt(np.prod(shape[1:])))
+        return values * scale * 0.1 + (1.0 if is_scale else 0.0)
+    if name.startswith("decoder.time_conv_out"):
+        values = 1 + COLOUR * values
+    if name.startswith("decoder.") and list(shape[2:]) == [3, 3]:
+        return scale * values[:, :, 1:2, 1:2] * np.outer(BLUR, BLUR) / np.float32(np.sqrt(shape[1]))
+    if name.startswith("decoder.") and list(shape[2:]) == [3, 1, 1]:
+        return scale * values[:, :, 1:2] * BLUR[:, None, None] / np.float32(np.sqrt(shape[1]))
+    return scale * values / np.float32(np.sqrt(np.prod(shape[1:])))
 
 
 def anchors(name, shape):

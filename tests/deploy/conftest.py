@@ -1,4 +1,4 @@
-"""Bundles that several tests read: toy graphs, and sonic-edge for one small square."""
+"""Bundles that several tests read: toy graphs, sonic-edge for one small square, and a tiny sonic-base."""
 
 import pytest
 from deploy_toys import export_toys
@@ -16,3 +16,49 @@ def edge_bundle(tmp_path_factory):
     from sonic_ms.export import export_model
 
     return export_model("sonic-edge", tmp_path_factory.mktemp("edge") / "bundle", gears=("256",))
+
+
+@pytest.fixture(scope="session")
+def base_bundle(tmp_path_factory):
+    """Bundle of sonic-base with tiny random networks, by way of a checkpoint and the real converter. 64x64 pixels, two
+    frames a chunk of the decoder."""
+    import make_tiny_checkpoint
+    import pt2ms_weights
+
+    from sonic_ms.export import export_model
+
+    root = tmp_path_factory.mktemp("base")
+    make_tiny_checkpoint.write_tree(root / "tree")
+    assert pt2ms_weights.main(["--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
+    return export_model(str(root / "model"), root / "bundle", gears=("64x64",), chunk=2)
+
+
+class Open:
+    """An engine that several tests use: closing it is left to the end."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="session")
+def base_engine(base_bundle):
+    """Function (name, bundle) -> engine on base_bundle, opened once: graphs are compiled or converted once."""
+    from sonic_ms.runtime.engine import open_engine
+
+    engines = {}
+
+    def open_once(name, bundle):
+        assert bundle.folder == base_bundle.folder
+        if name not in engines:
+            engines[name] = open_engine(name, bundle)
+        return Open(engines[name])
+
+    yield open_once
+    for engine in engines.values():
+        engine.close()

@@ -1,8 +1,36 @@
-"""Toy graphs to export."""
+"""Toy graphs to export, a Python without MindSpore, and how alike two videos are."""
 
 import numpy as np
 
 from sonic_ms.units import Tensor, Unit
+from sonic_ms.video import read_video
+
+# Runs the command line in a Python that cannot import MindSpore.
+WITHOUT_MINDSPORE = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mindspore":
+            raise ModuleNotFoundError("No module named 'mindspore'", name="mindspore")
+
+sys.meta_path.insert(0, Block())
+from sonic_ms.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+MIN_PSNR = 45  # dB between the videos that two engines make
+
+
+def frames_of(path):
+    """Decoded frames of an mp4."""
+    return np.stack(list(read_video(path)))
+
+
+def psnr(found, expected):
+    """dB between two arrays of frames in 0..255; 138 when they are equal."""
+    error = np.mean((found.astype(np.float64) - expected) ** 2)
+    return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 def toy_units(precision="fp32"):

@@ -1,52 +1,141 @@
-"""Every graph of sonic-base, with a few channels: exported, run by both engines, and put together into a pipeline."""
+"""sonic-base with tiny networks, from checkpoint to bundle: every graph on three engines, and the videos they make."""
 
-from dataclasses import asdict
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
+import onnx
 import pytest
+from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
-from sonic_ms.base_check import SMALL, units
+from sonic_ms import pipeline
+from sonic_ms.ascend.facts import chips
+from sonic_ms.ascend.lint import FITS, lint_bundle
 from sonic_ms.base_networks import BundleNetworks
-from sonic_ms.export import FORMATS, export
-from sonic_ms.runtime.engine import open_engine
-from sonic_ms.units import BaseGear
+from sonic_ms.bundle import Bundle, file_entry, write_manifest
+from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.models.configs import UNetConfig
+from sonic_ms.samples import sample_inputs
 from sonic_ms.verify import verify
 
-SIDE, FRAMES = 64, 2
+ENGINES = ("mindspore", "onnxruntime", "lite")
+SIDE, TICKS = 64, 11  # pixels, and frames of the video
+OPTIONS = {
+    "duration": 0.44,
+    "min_resolution": SIDE,
+    "inference_steps": 2,
+    "crop": True,
+    "expand_ratio": 0.5,
+    "face_box": (150.0, 110.0, 200.0, 240.0),  # a random detector finds nothing
+}
+# dB between the frames of two engines before encoding: one value of 240 may be rounded to the other grey level. The
+# encoder makes more of that, where its decisions flip.
+MIN_FRAMES_PSNR = 72
+
+
+def flags():
+    """OPTIONS for the command line."""
+    found = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--crop"]
+    for name, value in OPTIONS.items():
+        if name != "crop":
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            found += [f"--{name.replace('_', '-')}", text]
+    return found
+
+
+def make_frames(bundle, engine):
+    """Frames of the clip before encoding, (TICKS, SIDE, SIDE, 3) uint8."""
+    model = pipeline.load_model(bundle=str(bundle.folder), engine=engine)
+    return np.stack(list(model.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), **OPTIONS)))
+
+
+@pytest.fixture
+def open_once(base_engine, monkeypatch):
+    """The pipeline finds the engines that are open already."""
+    monkeypatch.setattr(pipeline, "open_engine", base_engine)
 
 
 @pytest.fixture(scope="module")
-def base_bundle(tmp_path_factory):
-    out = tmp_path_factory.mktemp("base") / "bundle"
-    table = units(SMALL, SIDE, FRAMES)
-    gear = asdict(BaseGear(SIDE, SIDE, chunk=FRAMES, frames=FRAMES, detector=(SIDE, SIDE)))
-    return export("sonic-base", table, out, FORMATS, "fp32", gear, SMALL, "0" * 64, lambda line: None)
+def frames(base_bundle, base_engine):
+    """{engine: frames before encoding}"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "open_engine", base_engine)
+        return {engine: make_frames(base_bundle, engine) for engine in ENGINES}
 
 
-def test_all_units_agree(base_bundle):
-    rows = verify(base_bundle, ["mindspore", "onnxruntime"])
-    assert {row["unit"] for row in rows} == set(units(SMALL)) and len(base_bundle.units) == 10
-    assert [row for row in rows if not row["passed"]] == []
+def test_all_units_agree(base_bundle, base_engine):
+    rows = verify(base_bundle, ENGINES, open_engine=base_engine)
+    assert {row["unit"] for row in rows} == set(base_bundle.units) and len(base_bundle.units) == 10
+    assert {row["engine"] for row in rows} == set(ENGINES)
+    assert [row for row in rows if not row["passed"] or row["relative_l2"] > 1e-5] == []  # lite has 1e-3, needs less
 
 
-def test_no_unit_is_dead(base_bundle):
-    """An output that does not depend on the inputs would agree with anything. Left out is the detector: with so few
-    channels and random weights it answers nearly the same to any noise; tests/models compares it on real numbers."""
-    from sonic_ms.samples import sample_inputs
-
-    engine = open_engine("onnxruntime", base_bundle)
+def test_no_unit_is_dead(base_bundle, base_engine):
+    """An output that does not depend on the inputs would agree with anything. Noise is noise to the tiny detector, so
+    what counts is the change against how much the output varies."""
+    engine = base_engine("onnxruntime", base_bundle)
     for name, unit in base_bundle.units.items():
-        if name == "yoloface":
-            continue
         first, second = (engine.run(name, sample_inputs(unit, seed)) for seed in (0, 1))
         for output in first:
-            assert np.abs(first[output] - second[output]).max() > 1e-3, (name, output)
+            assert np.abs(first[output] - second[output]).max() > 1e-3 * np.std(first[output]) > 0, (name, output)
 
 
-def test_networks_of_a_bundle(base_bundle):
+def test_every_unit_fits_every_chip(base_bundle):
+    """Operators, shapes and MINDIR primitives: those of the published size are the same but for the memory."""
+    socs = [soc for soc in chips() if soc != "Ascend910B"]
+    verdicts = lint_bundle(base_bundle, socs)
+    assert len(verdicts) == len(base_bundle.units) * len(socs)
+    assert [one for one in verdicts if one.verdict != FITS or one.findings] == []
+
+
+def test_the_same_frames_from_every_engine(frames):
+    first = frames["mindspore"].astype(np.float64)
+    assert first.shape == (TICKS, SIDE, SIDE, 3)
+    assert np.abs(np.diff(first, axis=0)).mean() > 1  # it moves,
+    assert first.std(axis=(1, 2)).mean() > 4  # and shows something
+    for engine in ENGINES[1:]:
+        assert psnr(frames[engine], first) >= MIN_FRAMES_PSNR, engine
+
+
+def test_a_changed_weight_shows(base_bundle, frames, tmp_path):
+    """One number of the UNet, of 2.3 million, is off: an engine that computed that would not pass. It makes 68 dB."""
+    folder = shutil.copytree(base_bundle.folder, tmp_path / "bundle")
+    path = folder / "onnx" / "unet.onnx"
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[values.size // 2] += 0.1
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, path)
+    manifest = base_bundle.manifest | {"units": dict(base_bundle.manifest["units"])}
+    manifest["units"]["unet"] = manifest["units"]["unet"] | {"onnx": file_entry(folder, path)}
+    write_manifest(folder, manifest)
+    assert psnr(make_frames(Bundle.load(folder), "onnxruntime"), frames["mindspore"]) < MIN_FRAMES_PSNR
+
+
+def test_one_video_from_every_engine(base_bundle, open_once, tmp_path):
+    videos = {}
+    for engine in ENGINES:
+        path = tmp_path / f"{engine}.mp4"
+        command = ["generate", *flags(), "--bundle", str(base_bundle.folder), "--engine", engine, "--output", str(path)]
+        if engine == "onnxruntime":  # which needs no MindSpore
+            command = [sys.executable, "-c", WITHOUT_MINDSPORE, *command]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            assert done.returncode == 0, done.stderr
+        else:
+            assert main(command) == 0
+        videos[engine] = frames_of(path)
+        assert videos[engine].shape == (TICKS, SIDE, SIDE, 3)
+    for engine in ENGINES[1:]:
+        assert psnr(videos[engine], videos["mindspore"]) >= MIN_PSNR, engine
+
+
+def test_networks_of_a_bundle(base_bundle, base_engine):
     """The pipeline's face of a bundle: arrays in the order of the table in, one array or a tuple out."""
-    networks = BundleNetworks(base_bundle, open_engine("onnxruntime", base_bundle))
-    assert networks.config("unet") == SMALL["unet"] and networks.gear.frames == FRAMES
+    networks = BundleNetworks(base_bundle, base_engine("onnxruntime", base_bundle))
+    assert isinstance(networks.config("unet"), UNetConfig) and networks.gear.chunk == 2
     pictures = np.random.default_rng(0).uniform(0, 1, (2, 1, 3, SIDE, SIDE)).astype(np.float32)
     flow, mask, middle = networks.run("rife", *pictures)
     assert (flow.shape, mask.shape, middle.shape) == ((1, 4, SIDE, SIDE), (1, 1, SIDE, SIDE), (1, 3, SIDE, SIDE))

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from sonic_ms.bundle import Bundle
+from sonic_ms.digest import sha256_of
 from sonic_ms.errors import InputMissingError, WeightsError
 
 
@@ -68,3 +69,18 @@ def test_changed_and_missing_graphs(copied):
         Bundle.load(copied).path("padded", "om")
     with pytest.raises(WeightsError, match="no unit 'nothing'"):
         Bundle.load(copied).path("nothing", "onnx")
+
+
+def test_weights_beside_a_graph_are_checked_too(copied):
+    """Graphs above 1 GB come in parts."""
+    data = copied / "onnx" / "padded.data"
+    data.write_bytes(b"weights")
+    entry = {"path": "onnx/padded.data", "sha256": sha256_of(data)}
+    change(copied, lambda m: m["units"]["padded"]["onnx"].update(data=[entry]))
+    assert Bundle.load(copied).path("padded", "onnx").name == "padded.onnx"
+    data.write_bytes(b"others!")
+    with pytest.raises(WeightsError, match=r"padded.data has changed"):
+        Bundle.load(copied).path("padded", "onnx")
+    data.unlink()
+    with pytest.raises(WeightsError, match=r"padded.data is missing"):
+        Bundle.load(copied).path("padded", "onnx")

@@ -4,32 +4,13 @@ import os
 import subprocess
 import sys
 
-import numpy as np
+from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
 from sonic_ms.verify import verify
 from sonic_ms.video import read_video
 
 OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration", "1.2", "--min-resolution", "256"]
-MIN_PSNR = 45  # dB between the videos of two engines
-
-# Runs the command line in a Python that cannot import MindSpore.
-WITHOUT_MINDSPORE = """
-import sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "mindspore":
-            raise ModuleNotFoundError("No module named 'mindspore'", name="mindspore")
-
-sys.meta_path.insert(0, Block())
-from sonic_ms.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def frames_of(path):
-    return np.stack(list(read_video(path))).astype(np.float64)
 
 
 def test_all_units_agree(edge_bundle):
@@ -54,8 +35,7 @@ def test_one_video_from_every_engine(edge_bundle, tmp_path):
     expected = frames_of(cells)
     assert len(expected) == 30
     for path in (mindir, onnx, lite):
-        error = np.mean((frames_of(path) - expected) ** 2)
-        assert 10 * np.log10(255**2 / max(error, 1e-9)) >= MIN_PSNR, path.name
+        assert psnr(frames_of(path), expected) >= MIN_PSNR, path.name
 
 
 def test_a_square_the_bundle_has_no_graph_for(edge_bundle, tmp_path, capsys):

@@ -7,6 +7,7 @@ import ast
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,56 @@ def test_another_graph_or_another_lite_is_converted_again(bundle, engine, monkey
     monkeypatch.delitem(bundle.manifest["units"]["mix"]["onnx"], "data")
     monkeypatch.setattr(engine._worker, "version", "2.1.0")
     assert engine._converted("mix") != path
+
+
+def cached():
+    """What lies in the cache of converted graphs."""
+    return sorted(path.name for path in (Path(os.environ["SONIC_MS_CACHE"]) / "lite-graphs").iterdir())
+
+
+def test_a_converter_that_writes_nothing_is_named(engine, monkeypatch):
+    """Success without a file; nothing of it may stay in the cache."""
+    call = lite_process.Worker.call
+    skip = lambda self, *words, **request: None if request["do"] == "convert" else call(self, *words, **request)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(lite_process.Worker, "call", skip)
+        with pytest.raises(EngineError, match=r"wrote no graph from .*mix.onnx, and did not say why"):
+            engine.prepare("mix")
+    assert cached() == []
+    assert engine.run("mix", values(MIX))["features"].any()  # the next attempt converts
+
+
+def test_all_files_of_a_converted_graph_are_kept(engine, monkeypatch):
+    """Above 1 GB Lite writes the weights beside the graph; here something lies there that looks like it."""
+    call = lite_process.Worker.call
+
+    def beside(self, *words, **request):
+        answer = call(self, *words, **request)
+        if request["do"] == "convert":
+            data = Path(f"{request['result']}_variables") / "data_0"
+            data.parent.mkdir()
+            data.write_bytes(b"weights")
+        return answer
+
+    monkeypatch.setattr(lite_process.Worker, "call", beside)
+    assert engine.run("mix", values(MIX))["features"].any()
+    graph = engine._converted("mix")
+    assert (graph.parent / "graph_variables" / "data_0").read_bytes() == b"weights"
+    assert cached() == [graph.parent.name]
+
+
+def test_another_process_may_convert_the_same_graph_first(engine, monkeypatch):
+    convert = LiteEngine._convert
+
+    def slower(self, source, folder):
+        convert(self, source, folder)
+        shutil.copytree(folder, folder.parent.parent / name)
+
+    name = engine._converted("mix").parent.name
+    shutil.rmtree(Path(os.environ["SONIC_MS_CACHE"]) / "lite-graphs")
+    monkeypatch.setattr(LiteEngine, "_convert", slower)
+    assert engine.run("mix", values(MIX))["features"].any()
+    assert cached() == [name]
 
 
 def test_a_graph_lite_cannot_convert(make_bundle, write_onnx, tmp_path):
