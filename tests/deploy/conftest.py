@@ -1,4 +1,4 @@
-"""Bundles that several tests read: toy graphs, sonic-edge for one small square, and a tiny sonic-base."""
+"""Bundles that several tests read: toy graphs, sonic-edge for two squares, and a tiny sonic-base."""
 
 import pytest
 from deploy_toys import export_toys
@@ -12,10 +12,10 @@ def toys(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def edge_bundle(tmp_path_factory):
-    """Bundle of sonic-edge for squares of 256 pixels."""
+    """Bundle of sonic-edge for squares of 256 and 512 pixels."""
     from sonic_ms.export import export_model
 
-    return export_model("sonic-edge", tmp_path_factory.mktemp("edge") / "bundle", gears=("256",))
+    return export_model("sonic-edge", tmp_path_factory.mktemp("edge") / "bundle", gears=("256", "512"))
 
 
 @pytest.fixture(scope="session")
