@@ -26,6 +26,7 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
+        "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
         "pytest>=8",
         "ruff==0.17.6",
         "librosa>=0.10",
