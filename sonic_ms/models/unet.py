@@ -18,9 +18,11 @@ from sonic_ms.models.portable import (
     GroupNorm,
     LayerNorm,
     add,
+    columns_to_rows,
     conv2d,
     merge_heads,
     multiply,
+    rows_to_columns,
     silu,
     split_heads,
     spread,
@@ -136,9 +138,9 @@ class FrameAttention(SelfAttention):
     def split(self, x, frames):
         """(b*frames, h*w, c) -> (b*h*w, heads, frames, d)"""
         n, tokens, c = x.shape
-        x = ops.reshape(x, (n // frames, frames, tokens, self.heads, c // self.heads))
-        x = ops.transpose(x, (0, 2, 3, 1, 4))  # (b, h*w, heads, frames, d)
-        return ops.reshape(x, (n // frames * tokens, self.heads, frames, c // self.heads))
+        b, width = n // frames, c // self.heads
+        x = rows_to_columns(ops.reshape(x, (b, frames * tokens * self.heads, width)), frames)  # (b, h*w*heads, f*d)
+        return ops.reshape(x, (b * tokens, self.heads, frames, width))
 
     def construct(self, x, frames):
         n, tokens, c = x.shape
@@ -146,9 +148,8 @@ class FrameAttention(SelfAttention):
         k = self.split(self.to_k(x), frames)
         v = self.split(self.to_v(x), frames)
         x = self.attention(q, k, v)
-        x = ops.reshape(x, (n // frames, tokens, self.heads, frames, c // self.heads))
-        x = ops.transpose(x, (0, 3, 1, 2, 4))  # (b, frames, h*w, heads, d)
-        return self.to_out(ops.reshape(x, (n, tokens, c)))
+        x = ops.reshape(x, (n // frames, tokens * self.heads, frames * (c // self.heads)))
+        return self.to_out(ops.reshape(columns_to_rows(x, frames), (n, tokens, c)))
 
 
 class CrossAttention(nn.Cell):
