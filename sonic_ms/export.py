@@ -137,7 +137,9 @@ def write_mindir(ms, cell, tensors, unit, folder):
 
 def run_mindir(ms, path, inputs, unit):
     """Outputs of a MINDIR file."""
-    graph = ms.nn.GraphCell(ms.load(str(path)))
+    from sonic_ms.runtime.mindspore import load_mindir
+
+    graph = load_mindir(ms, path)
     return as_arrays(graph(*[ms.Tensor(array) for array in inputs.values()]))
 
 

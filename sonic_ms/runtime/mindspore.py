@@ -2,8 +2,10 @@
 
 import os
 import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -80,13 +82,41 @@ class MindirEngine(MindSporeEngine):
         self._bundle = bundle
 
     def _build(self, name):
-        path = self._bundle.path(name, "mindir")
-        return self._ms.nn.GraphCell(self._ms.load(str(path)))
+        return load_mindir(self._ms, self._bundle.path(name, "mindir"))
 
     def prepare(self, unit):
         # A loaded graph that was compiled without being run fails at its first run: run it on zeros.
         inputs = self._units[unit].inputs
         self.run(unit, {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in inputs})
+
+
+def load_mindir(ms, path):
+    """GraphCell of a MINDIR file.
+
+    Above 1 GB MindSpore writes the weights into files of their own, and `ms.load` holds all of them twice: 11.5 GB for
+    the UNet of sonic-base in float32. So such a graph is loaded without them, then one weight after the other.
+    """
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    path = Path(path)
+    if not path.with_name(f"{path.stem.removesuffix('_graph')}_variables").is_dir():
+        return ms.nn.GraphCell(ms.load(str(path)))
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    places = {}
+    for parameter in model.graph.parameter:
+        data = parameter.external_data
+        places[parameter.name.partition(":")[2]] = path.parent / data.location, data.offset
+        parameter.ClearField("external_data")
+    with tempfile.TemporaryDirectory() as scratch:
+        bare = Path(scratch, path.name)
+        bare.write_bytes(model.SerializeToString())
+        graph = ms.nn.GraphCell(ms.load(str(bare)))
+    for parameter in graph.get_parameters():
+        file, offset = places[parameter.name]
+        values = np.fromfile(file, str(parameter.dtype).lower(), parameter.size, offset=offset)
+        parameter.set_data(ms.Tensor.from_numpy(values.reshape(parameter.shape)))
+    return graph
 
 
 def start():

@@ -74,6 +74,21 @@ def test_an_existing_folder_is_left_alone(tmp_path):
         export_toys(tmp_path / "bundle")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_large_weights_go_beside_the_mindir_file(tmp_path, monkeypatch, precision):
+    """As MindSpore writes them above 1 GB; they are read one by one then (see load_mindir)."""
+    import mindspore
+
+    monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 0)
+    loaded = []
+    monkeypatch.setattr(mindspore, "load", lambda path, load=mindspore.load: loaded.append(path) or load(path))
+    bundle = export_toys(tmp_path / "bundle", precision)  # compares the file's outputs with the Cell's
+    path = bundle.path("padded", "mindir")
+    assert path.name == "padded_graph.mindir"
+    assert (path.parent / "padded_variables" / "data_0").stat().st_size > 3 * 2 * 3 * 3 * 2
+    assert [Path(one).parent.name for one in loaded if "padded" in one] != ["mindir"]  # but a copy without weights
+
+
 def test_large_weights_go_beside_the_onnx_file(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "INLINE_BYTES", 100)
     monkeypatch.setattr(export_module, "EXTERNAL_BYTES", 16)
