@@ -373,12 +373,21 @@ def columns_to_rows(x, parts):
     This and its reverse stand in for transpositions: the CPU's kernel for those takes twice as long for five parts, as
     long for twenty, and keeps an index of 8 bytes for every element while the graph lives.
     """
-    return ops.concat(ops.split(x, x.shape[2] // parts, 2), 1)
+    return _move_pieces(x, parts, 2, 1)
 
 
 def rows_to_columns(x, parts):
     """(b, parts*rows, d) -> (b, rows, parts*d): each part of the rows beside the one before it."""
-    return ops.concat(ops.split(x, x.shape[1] // parts, 1), 2)
+    return _move_pieces(x, parts, 1, 2)
+
+
+def _move_pieces(x, parts, source, target):
+    """Equal pieces of axis `source` side by side along axis `target`."""
+    if parts == 1:
+        return x
+    pieces = ops.split(x, x.shape[source] // parts, source)
+    # one by one: of a whole tuple the ONNX exporter names an output of Split that does not exist
+    return ops.concat(tuple([pieces[index] for index in range(parts)]), target)
 
 
 def split_heads(x, heads):
