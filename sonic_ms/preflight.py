@@ -17,10 +17,10 @@ from sonic_ms.errors import ResourceError
 GB = 1e9
 # Measured on MindSpore 2.7.2, CPU, see docs/base.md. Bytes that a compiled transformer with its residual block keeps,
 # what the interpreter and MindSpore take, and what kernels keep of the weights beside them (packed forms).
-COMPILED_BYTES, START_BYTES, PACKED_SHARE = 115e6, 420e6, 0.15
+COMPILED_BYTES, START_BYTES, PACKED_SHARE = 100e6, 420e6, 0.09
 # Activations that are alive at the peak, in tensors of the finest level: (b * t, c0, h, w) of the UNet, and of the
 # decoder at the full size of the picture.
-UNET_TENSORS, DECODER_TENSORS = 190, 13
+UNET_TENSORS, DECODER_TENSORS = 190, 11
 # Of each level. In its first 20 runs a graph tries how many threads suit its element-wise kernels, beginning with one.
 PROBE_RUNS, PROBE_SECONDS = 23, 5
 # Multiplications of a request above which its time is predicted: about ten minutes of two desktop cores.
