@@ -68,6 +68,8 @@ class BaseFinetuneConfig:
             raise UsageError(f"trainable is {list(self.trainable)}; expected some of {', '.join(PARTS)}")
         if self.frames < 1:
             raise UsageError(f"frames is {self.frames}; expected at least 1")
+        if self.bucket_weight < 0:
+            raise UsageError(f"bucket_weight is {self.bucket_weight}; expected 0 or more")
         if self.validation and self.loop.precision == "bf16":
             raise UsageError("validation videos are made in fp32 or fp16; train in one of them, or without validation")
 

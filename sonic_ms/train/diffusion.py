@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sonic_ms.base_encode import BUCKET_OFFSET, BUCKET_SCALE
+from sonic_ms.config import require
 from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
 
 FPS = 12.5  # of the frames the UNet makes
@@ -33,6 +34,20 @@ class NoiseConfig:
     drop_both: float = 0.05
     bucket_scale: tuple[float, float] = (0.9, 1.1)
     face_weight: float = 1.0
+
+    def __post_init__(self):
+        low, high = self.bucket_scale
+        checks = [
+            ("log_std", self.log_std > 0, "above 0"),
+            ("bucket_scale", 0 < low <= high, "two positive values, the smaller one first"),
+            ("face_weight", self.face_weight >= 0, "0 or more"),
+        ]
+        drops = ("drop_audio", "drop_image", "drop_both")
+        checks += [(name, 0 <= getattr(self, name) <= 1, "0 to 1") for name in drops]
+        checks.append(
+            ("drop_both", sum(getattr(self, name) for name in drops) <= 1, "all three to be 1 at most together")
+        )
+        require(self, checks, "noise: ")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from sonic_ms.config import require
 from sonic_ms.errors import UsageError
 
 
@@ -15,6 +16,10 @@ class LoRAConfig:
     rank: int = 16
     alpha: float = 16.0
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out", "audio_key", "audio_value")
+
+    def __post_init__(self):
+        checks = (("rank", self.rank >= 1, "at least 1"), ("alpha", self.alpha > 0, "above 0"))
+        require(self, checks, "lora: ")
 
 
 class LoRADense(nn.Cell):
@@ -56,8 +61,6 @@ def children(cell):
 
 def add_lora(cell, config, seed):
     """Put LoRA on every target inside `cell`; returns the new Parameters. UsageError for a target that is nowhere."""
-    if config.rank < 1:
-        raise UsageError(f"lora: rank is {config.rank}; expected at least 1")
     rng, found, seen = np.random.default_rng([seed, 77]), [], set()
     for parent, name, child, path in children(cell):
         if name in config.targets and isinstance(child, nn.Dense):

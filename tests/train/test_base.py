@@ -44,6 +44,15 @@ def test_the_shipped_recipe_is_valid():
         ({"frames": 0}, "expected at least 1"),
         ({"frames": "many"}, "expected int"),
         ({"speed": 1}, "unknown keys speed"),
+        ({"bucket_weight": -0.1}, "bucket_weight is -0.1; expected 0 or more"),
+        ({"noise": {"log_std": -1.0}}, "noise: log_std is -1.0; expected above 0"),
+        ({"noise": {"bucket_scale": [0.0, 1.0]}}, "noise: bucket_scale is .* two positive values"),
+        ({"noise": {"bucket_scale": [1.2, 1.1]}}, "noise: bucket_scale is .* the smaller one first"),
+        ({"noise": {"face_weight": -1.0}}, "noise: face_weight is -1.0; expected 0 or more"),
+        ({"noise": {"drop_audio": 1.5}}, "noise: drop_audio is 1.5; expected 0 to 1"),
+        ({"noise": {"drop_audio": 0.6, "drop_image": 0.5}}, "noise: drop_both is 0.05; expected all three"),
+        ({"lora": {"rank": 0}}, "lora: rank is 0; expected at least 1"),
+        ({"lora": {"alpha": 0.0}}, "lora: alpha is 0.0; expected above 0"),
     ],
 )
 def test_bad_settings(changes, message):
