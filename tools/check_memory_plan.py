@@ -32,11 +32,18 @@ CASES = (
     ("base", {"frames": 1, "height": 8, "width": 8}),
     ("fit", {}),
     ("fit", {"recompute": True}),
-    ("check", {"trainable": ["audio"], "frames": 12}),
-    ("check", {"trainable": ["temporal"], "batch": 2, "height": 24, "width": 40}),
-    ("check", {"trainable": ["audio", "temporal"], "frames": 16, "recompute": True}),
-    ("check", {"trainable": ["lora"], "channels": (128,), "frames": 10, "height": 24, "width": 24}),
-    ("check", {"channels": (64, 96), "heads": (2, 3), "frames": 6}),
+    ("fit", {"trainable": ["audio"], "frames": 12}),
+    ("fit", {"trainable": ["temporal"], "batch": 2, "height": 24, "width": 40}),
+    ("fit", {"trainable": ["audio", "temporal"], "frames": 16, "recompute": True}),
+    ("fit", {"trainable": ["lora"], "channels": (128,), "frames": 10, "height": 24, "width": 24}),
+    ("fit", {"channels": (64, 96), "heads": (2, 3), "frames": 6}),
+    ("check", {"channels": (96,), "heads": (3,), "frames": 6, "height": 24, "width": 24, "recompute": True}),
+    ("check", {"trainable": ["audio"], "batch": 2, "frames": 5, "height": 24, "width": 32}),
+    ("check", {"trainable": ["temporal"], "frames": 10, "recompute": True}),
+    (
+        "check",
+        {"trainable": ["audio", "temporal"], "channels": (64, 96), "heads": (2, 3), "frames": 5, "recompute": True},
+    ),
 )
 
 

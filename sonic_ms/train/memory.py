@@ -18,10 +18,12 @@ from sonic_ms.train.optimizer import parts_of
 GB = 1e9
 WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
-# Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], and
-# matrices of scores, all wide, that its self-attention leaves in the pool. The tensors were measured on single blocks;
-# the matrices were chosen with most steps of tools/check_memory_plan.py in sight, see docs/training.md.
-RES_WORKING, TRANSFORMER_WORKING, SCORE_MATRICES = np.array([6, 0]), np.array([18, 5]), 3
+# Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], measured
+# on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Four of these are
+# alive at once and a fifth finds no gap in the pool: measured on attention alone. POOL: bytes that the pool takes for
+# each byte that is alive, fitted, see docs/training.md.
+RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
+ATTENTION_WORKING, SCORE_MATRICES, POOL = np.array([6, 0]), 5, 1.27
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -164,20 +166,22 @@ def activation_bytes(unet, config, height, width):
     """Bytes of activations at the peak of one batch; height and width of the latents.
 
     The backward pass takes the halves from the last to the first. In each it needs what all earlier ones keep and this
-    one's inside, which with recompute exists only now. The largest block of scores comes on top wherever it was: the
-    pool that tensors are taken from keeps its place.
+    one's inside, which with recompute exists only now, and what is at work: in self-attention or elsewhere.
     """
     bytes_of = np.array([WIDE_BYTES, NARROW_BYTES[config.loop.precision]])
-    frames, kept, peak, pooled = config.loop.batch_size * config.frames, 0.0, 0.0, 0.0
+    frames, kept, peak = config.loop.batch_size * config.frames, 0.0, 0.0
     for half in halves(unet, Moves.of(config)):
         pixels = (height >> half.level) * (width >> half.level)
         tensor = frames * half.channels * pixels * bytes_of
         kept += tensor @ half.between
+        inside = tensor @ half.inside
+        peak = max(peak, kept + inside + tensor @ half.working)
         if half.scored:
-            pooled = max(pooled, min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2))
-        peak = max(peak, kept + tensor @ (half.inside + half.working))
-        kept += 0.0 if config.recompute else tensor @ half.inside
-    return peak + SCORE_MATRICES * WIDE_BYTES * pooled
+            scores = min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2)
+            attending = tensor @ ATTENTION_WORKING + SCORE_MATRICES * WIDE_BYTES * scores
+            peak = max(peak, kept + inside + attending)
+        kept += 0.0 if config.recompute else inside
+    return POOL * peak
 
 
 def plan(unet, shapes, config, height, width, devices=1):
