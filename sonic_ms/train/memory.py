@@ -18,10 +18,10 @@ from sonic_ms.train.optimizer import parts_of
 GB = 1e9
 WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
-# Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], measured
-# on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Four of these are
-# alive at once and a fifth finds no gap in the pool: measured on attention alone. POOL: bytes that the pool takes for
-# each byte that is alive, fitted, see docs/training.md.
+# Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
+# were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Four
+# of these are alive at once and a fifth finds no gap in the pool: measured on attention alone. POOL: bytes that the
+# pool takes for each byte that is alive, fitted, see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
 ATTENTION_WORKING, SCORE_MATRICES, POOL = np.array([6, 0]), 5, 1.27
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
