@@ -20,10 +20,10 @@ WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precis
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
 # were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Four
-# of these are alive at once and a fifth finds no gap in the pool: measured on attention alone. POOL: bytes that the
-# pool takes for each byte that is alive, fitted, see docs/training.md.
+# of these are alive at once and a fifth finds no gap in the pool: measured on attention alone. OVERHEAD: bytes taken
+# for each byte that is alive, fitted: scratch memory of convolutions, gaps in the pool; see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
-ATTENTION_WORKING, SCORE_MATRICES, POOL = np.array([6, 0]), 5, 1.27
+ATTENTION_WORKING, SCORE_MATRICES, OVERHEAD = np.array([6, 0]), 5, 1.27
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -181,7 +181,7 @@ def activation_bytes(unet, config, height, width):
             attending = tensor @ ATTENTION_WORKING + SCORE_MATRICES * WIDE_BYTES * scores
             peak = max(peak, kept + inside + attending)
         kept += 0.0 if config.recompute else inside
-    return POOL * peak
+    return OVERHEAD * peak
 
 
 def plan(unet, shapes, config, height, width, devices=1):
