@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from check_memory_plan import BASE, CASES, predict
 
 from sonic_ms.base_check import PUBLISHED, SMALL
 from sonic_ms.config import from_dict, read_yaml
@@ -89,7 +90,7 @@ def test_scores_are_counted_up_to_a_block_and_what_is_frozen_keeps_less():
     config, unet = recipe(trainable=["all"]), PUBLISHED["unet"]
     small, large = (activation_bytes(unet, config, side, side) for side in (64, 96))
     assert large < 2.3 * small  # 2.25 times the pixels, 5 times the scores
-    assert small > 3 * 4 * MAX_SCORES
+    assert small > 5 * 4 * MAX_SCORES
 
     def kept(*trainable):
         return activation_bytes(unet, recipe(trainable=list(trainable), recompute=False), 64, 64)
@@ -106,6 +107,17 @@ def test_nothing_is_kept_before_the_first_weight_that_is_trained():
     assert third.inside.tolist() == behind_self_attention.tolist()
     first, second, third, *_ = halves(PUBLISHED["unet"], Moves.of(recipe(trainable=["temporal"])))
     assert not first.inside.any() and second.inside.any() and (third.inside > behind_self_attention).all()
+
+
+# MB of tools/check_memory_plan.py, case by case; MindSpore 2.7.2, 2 cores
+MEASURED = (18, 734, 572, 496, 1139, 1064, 551, 1230)
+
+
+@pytest.mark.parametrize("number", range(1, len(MEASURED)))
+def test_steps_that_were_measured(number):
+    kernels = MEASURED[0] * 1e6 - predict(BASE | CASES[0][1])
+    predicted = predict(BASE | CASES[number][1]) + kernels
+    assert predicted == pytest.approx(MEASURED[number] * 1e6, rel=0.15)
 
 
 def test_the_shipped_recipe_fits_the_devices_that_it_names():
