@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """Train a tiny sonic-base for three steps in MindSpore and in torch, from the same weights, and compare.
 
-    python tools/check_train_step.py [--json OUT] [--levels 2]
+    python tools/check_train_step.py [--json OUT] [--levels 2] [--sync]
 
 Weights, batches, noise and noise levels are the same. Compared: the loss of the first step (bar 1e-5), the gradient of
 every tensor (relative L2, bar 1e-3), and every tensor after three AdamW steps with clipping (largest difference, bar
 1e-5). The torch side is diffusers' UNet with Sonic's audio branch, EDM's loss written with the denoised latents, and
-torch.optim.AdamW. Exit code 0 if all are within their bars, 1 otherwise. Needs torch and diffusers.
+torch.optim.AdamW. With --sync the loss has the lip-sync term too: in torch by diffusers' temporal decoder and the
+expert as a function of its weights, in double precision. Exit code 0 if all are within their bars, 1 otherwise. Needs
+torch and diffusers.
 """
 
 import argparse
@@ -22,12 +24,13 @@ from torch.nn.utils import parametrize
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without installing
 
-from torch_reference import AudioProcessor, SonicUNet, shuffle  # noqa: E402
+from torch_reference import AudioProcessor, SonicUNet, shuffle, sync_loss, tiny_vae  # noqa: E402
 
 LOSS_BAR, GRADIENT_BAR, WEIGHT_BAR = 1e-5, 1e-3, 1e-5
 STEPS, RATE, DECAY, EPSILON, CLIP = 3, 1e-5, 1e-2, 1e-8, 1.0
 CLIPS, FRAMES, HEIGHT, WIDTH, CROSS, CHANNELS = 2, 3, 6, 10, 24, 8  # sizes unlike one another; latents of 6 x 10
 SCALING, BUCKET_WEIGHT = 0.18215, 0.1
+SYNC_WEIGHT, SYNC_FRAMES = 3.0, 2  # heavy, so that the term counts in every gradient; pictures the expert sees
 # levels -> channels, heads. Above 32 channels: with one channel a group, a norm removes every offset before it, and
 # the gradient of that offset is nothing but rounding.
 SIZES = {1: ((64,), (2,)), 2: ((64, 96), (1, 2))}
@@ -66,8 +69,13 @@ class Adapter(torch.nn.Module):
 class Reference:
     """The torch side: networks, loss and optimizer."""
 
-    def __init__(self, levels):
+    def __init__(self, levels, sync):
         channels, heads = SIZES[levels]
+        self.expert = make_expert() if sync else None
+        if sync:
+            self.vae = tiny_vae().requires_grad_(False)
+            self.vae_state = {name: tensor.clone() for name, tensor in self.vae.state_dict().items()}
+            self.vae.double()
         self.unet = SonicUNet(channels, heads, cross=CROSS, frames=FRAMES, scale=0.7)
         self.audio2token = shuffle(Adapter(10 * 5 * CHANNELS, 16, 32, CROSS, False), seed=1)
         self.audio2bucket = shuffle(Adapter(50 * CHANNELS + CROSS, 16, 1, 2, True), seed=2)
@@ -89,7 +97,7 @@ class Reference:
                 found[f"{network}:{name.replace('parametrizations.mix_factor.original', 'mix_factor')}"] = parameter
         return found
 
-    def loss(self, clips, drawn, noise_config):
+    def loss(self, clips, drawn, noise_config, windows):
         """EDM's loss as published: the error of the denoised latents, weighted by (sigma^2 + 1) / sigma^2."""
         clips = {name: torch.from_numpy(value).double() for name, value in clips.items()}
         drawn = {name: torch.from_numpy(value).double() for name, value in vars(drawn).items()}
@@ -126,6 +134,13 @@ class Reference:
         face = mask(HEIGHT * WIDTH)[::t].transpose(1, 2).reshape(b, 1, 1, HEIGHT, WIDTH).double()
         weight = (1 + noise_config.face_weight * face) * (sigma**2 + 1) / sigma**2
         loss = (weight * (denoised - clean) ** 2).mean()
+        if self.expert:
+            state = {name: torch.from_numpy(p.asnumpy()).double() for name, p in self.expert.parameters_and_names()}
+            matrices = [tuple(torch.from_numpy(matrix).double() for matrix in pair) for pair in windows["matrices"]]
+            mel, counts = (torch.from_numpy(windows[name]).double() for name in ("mel", "counts"))
+            level, firsts = drawn["sigma"], windows["firsts"]
+            term = sync_loss(self.vae, state, v, noisy, level, firsts, SYNC_FRAMES, matrices, mel, counts)
+            loss = loss + SYNC_WEIGHT * term
         guess = self.audio2bucket(
             clips["bucket_states"].flatten(0, 1).float(), clips["clip_embedding"].float().repeat_interleave(t, 0)
         )
@@ -143,8 +158,39 @@ class Reference:
         return loss.item(), gradients
 
 
+def make_expert():
+    """SyncNet of random weights, no bias of which is zero and no norm the identity."""
+    import mindspore as ms
+
+    from sonic_ms.models.syncnet import SyncNet, SyncNetConfig
+
+    rng, network = np.random.default_rng(3), SyncNet(SyncNetConfig(SYNC_FRAMES, (16, 24), 12))
+    for name, parameter in network.parameters_and_names():
+        parameter.requires_grad = False
+        matrix = len(parameter.shape) > 1
+        values = (np.prod(parameter.shape[1:]) ** -0.5 if matrix else 0.3) * rng.standard_normal(parameter.shape)
+        parameter.set_data(ms.Tensor((values + (".norm" in name and name.endswith("weight"))).astype(np.float32)))
+    network.scale.set_data(ms.Tensor(np.float32([4.0])))
+    return network
+
+
+def make_windows(rng, step):
+    """What the lip-sync term is told of a batch: where its windows begin, crops of the mouths, sound, which clips count
+    (in every third step one does not)."""
+    from sonic_ms.models.syncnet import mouth_matrices
+
+    boxes = [(2.0, 1.0, 17.0, 11.5), (4.0, -2.0, 22.0, 10.0)]  # in pictures of 12 x 20: the tiny VAE doubles the sides
+    return {
+        "firsts": (0, 1),
+        "matrices": [mouth_matrices(box, 2 * HEIGHT, 2 * WIDTH) for box in boxes],
+        "mel": rng.standard_normal((CLIPS, 1, 80, 8 * SYNC_FRAMES), np.float32),
+        "counts": np.float32([step % 3 != 1, 1]),
+    }
+
+
 def make_batch(step):
-    """(stacked clips, Draw, NoiseConfig) of one step; every third clip lacks a condition, so that dropping counts."""
+    """(stacked clips, Draw, NoiseConfig, windows) of one step; every third clip lacks a condition, so that dropping
+    counts."""
     from sonic_ms.train.diffusion import NoiseConfig, draw
 
     rng = np.random.default_rng([7, step])
@@ -162,7 +208,8 @@ def make_batch(step):
         "buckets": rng.uniform(10, 40, (CLIPS, 2)).astype(np.float32),
     }
     config = NoiseConfig(drop_audio=0.15, drop_image=0.15, drop_both=0.1)
-    return clips, draw(rng, clips["latents"].shape, config), config
+    drawn = draw(rng, clips["latents"].shape, config)
+    return clips, drawn, config, make_windows(rng, step)
 
 
 class Ours:
@@ -170,7 +217,8 @@ class Ours:
 
     def __init__(self, reference, folder):
         from convert import checkpoints
-        from sonic_ms.train.diffusion import SonicLoss, network_inputs
+        from sonic_ms.train.diffusion import SonicLoss
+        from sonic_ms.train.syncnet_loss import SyncedLoss
         from sonic_ms.train.trainer import LoopConfig, Run
         from sonic_ms.weights import load_config, load_weights
 
@@ -189,14 +237,51 @@ class Ours:
             config = load_config(type(job.config), folder / job.family.name)
             self.cells[name], self.jobs[name] = load_weights(job.family.cell(config), folder / job.family.name), job
         self.config = self.jobs["unet"].config
-        loss = SonicLoss(self.config, *self.cells.values(), FRAMES, BUCKET_WEIGHT)
+        arguments = (self.config, *self.cells.values(), FRAMES, BUCKET_WEIGHT)
+        self.sync = bool(reference.expert)
+        loss = SonicLoss(*arguments)
+        if self.sync:
+            loss = SyncedLoss(self.term(reference, folder), SYNC_WEIGHT, *arguments)
         loop = LoopConfig(
             STEPS, CLIPS, RATE, warmup=0, schedule="constant", weight_decay=DECAY, epsilon=EPSILON, clip_norm=CLIP
         )
         from sonic_ms.train.distributed import Group
 
         self.run = Run(loss, None, loop, folder, None, {}, Group())
-        self.inputs = lambda step: network_inputs(self.config, SCALING, *make_batch(step))
+
+    @staticmethod
+    def term(reference, folder):
+        """SyncTerm of the reference's expert, and of its VAE through the converter."""
+        from convert import checkpoints
+        from sonic_ms.models.configs import VAEConfig
+        from sonic_ms.models.vae import Decoder
+        from sonic_ms.train.syncnet_loss import SyncTerm
+        from sonic_ms.weights import load_config, load_weights
+
+        source = folder / "upstream" / "weights.pth"
+        source.parent.mkdir()
+        torch.save(reference.vae_state, source)
+        (job,), _ = checkpoints.plan(source.parent)
+        checkpoints.convert([job], folder)
+        config = load_config(VAEConfig, folder / "vae")
+        decoder = load_weights(Decoder(config), folder / "vae", prefix="decoder.")
+        for parameter in decoder.get_parameters():
+            parameter.requires_grad = False
+        return SyncTerm(decoder, config.scaling_factor, reference.expert, SYNC_FRAMES)
+
+    def inputs(self, step):
+        """Arrays that the loss takes."""
+        from sonic_ms.train.diffusion import network_inputs
+
+        clips, drawn, config, windows = make_batch(step)
+        arrays = network_inputs(self.config, SCALING, clips, drawn, config)
+        if not self.sync:
+            return arrays
+        firsts = enumerate(windows["firsts"])
+        index = np.concatenate([i * FRAMES + first + np.arange(SYNC_FRAMES) for i, first in firsts])
+        rows, columns = (np.stack(part) for part in zip(*windows["matrices"]))
+        sigma = drawn.sigma.reshape(-1, 1, 1, 1, 1)
+        return *arrays, index.astype(np.int32), sigma, rows, columns, windows["mel"], windows["counts"]
 
     def first(self):
         """(loss, {"network:name": gradient}) of the first batch; no step is taken."""
@@ -238,10 +323,10 @@ def distance(ours, theirs):
     return float(difference / max(np.linalg.norm(theirs.astype(np.float64)), 1e-30))
 
 
-def check(levels, folder):
+def check(levels, folder, sync):
     """Rows (dicts of what, name, value, bar, ok) of the whole comparison."""
     torch.manual_seed(0)
-    reference = Reference(levels)
+    reference = Reference(levels, sync)
     ours = Ours(reference, Path(folder))
     their_loss, their_gradients = reference.step(*make_batch(0))
     our_loss, our_gradients = ours.first()
@@ -269,13 +354,14 @@ def check(levels, folder):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--levels", type=int, choices=sorted(SIZES), default=2, help="of the tiny UNet (default: 2)")
+    parser.add_argument("--sync", action="store_true", help="add the lip-sync term to the loss")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the table as JSON")
     options = parser.parse_args(arguments)
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
     with tempfile.TemporaryDirectory() as folder:
-        rows = check(options.levels, folder)
+        rows = check(options.levels, folder, options.sync)
     for row in rows:
         verdict = "ok" if row["ok"] else "FAILED"
         print(f"{row['what']:9}{row['name']:75}{row['value']:10.2e}{row['bar']:9.0e}  {verdict}")
