@@ -1,7 +1,5 @@
 """Operations and bytes, counted by hand."""
 
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,36 +72,6 @@ def test_runs_for_a_second_of_video():
     assert calls_per_second(base_units(PUBLISHED, BaseGear(512, 512, branches=3), None))["unet"] == 25 * 12.5 / 25
     assert (one["rife"], one["vae_decoder"], one["whisper"]) == (12.5, 12.5 / 8, 1 / 30)
     assert "clip" not in one and "vae_encoder" not in one
-
-
-def tool():
-    path = Path(__file__).resolve().parents[2] / "tools" / "base_on_chips.py"
-    specification = importlib.util.spec_from_file_location("base_on_chips", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-def test_two_narrow_graphs_tell_a_wide_one():
-    def net(parts):
-        channels = 16 * parts
-        weights = {"v": np.ones((channels, 3, 1, 1), np.float32), "w": np.ones((4, channels, 3, 3), np.float32)}
-        nodes = [node("Conv", "x v", f"c{parts}"), node("Conv", f"c{parts} w", "y")]  # names of inner tensors differ
-        return graph(nodes, {"x": (1, 3, 8, 6)}, {"y": None}, weights)
-
-    wide = tool().extrapolate(net(1), net(2), 5)
-    assert wide.shapes["c1"] == (1, 80, 8, 6) and wide.shapes["y"] == (1, 4, 6, 4)
-    assert unit_cost(wide) == unit_cost(net(5))
-
-
-def test_graphs_that_differ_in_more_than_sizes_tell_nothing():
-    one = graph([node("Relu", "x", "a"), node("Add", "a x", "y")], {"x": (2,)}, {"y": (2,)})
-    other = graph([node("Relu", "x", "a"), node("Mul", "a x", "y")], {"x": (2,)}, {"y": (2,)})
-    crossed = graph([node("Relu", "x", "a"), node("Add", "a a", "y")], {"x": (2,)}, {"y": (2,)})
-    with pytest.raises(ValueError, match="not the same"):
-        tool().extrapolate(one, other, 5)
-    with pytest.raises(ValueError, match="not wired alike"):
-        tool().extrapolate(one, crossed, 5)
 
 
 def test_table(tmp_path):

@@ -17,6 +17,7 @@ from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.data.synthetic import talking_clip
 from sonic_ms.errors import FaceError, OutputError, UsageError
 from sonic_ms.models.edge.renderer import FEATURES, Painter, PainterConfig, fold_norms
+from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS
 from sonic_ms.pipeline import load_model
 from sonic_ms.train import footage, personalize
 from sonic_ms.units import EDGE_FOLDER
@@ -43,15 +44,19 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(clip, tmp_path_factory):
+def quick():
+    """Less to measure and to rehearse."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(personalize, "SYNC_SECONDS", 4.0)
+        patch.setattr(personalize, "REHEARSED", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(quick, clip, tmp_path_factory):
     """(folder, report) of a short run."""
-    before = personalize.SYNC_SECONDS
-    personalize.SYNC_SECONDS = 4.0
-    try:
-        out = tmp_path_factory.mktemp("run") / "model"
-        return out, personalize.personalize(clip, out, steps=24)
-    finally:
-        personalize.SYNC_SECONDS = before
+    out = tmp_path_factory.mktemp("run") / "model"
+    return out, personalize.personalize(clip, out, steps=24)
 
 
 class TestRun:
@@ -61,6 +66,17 @@ class TestRun:
         assert report["after"]["inside"] < report["before"]["inside"]
         assert report["frames"]["training"] >= 20 and report["frames"]["held_out"] >= 5
         assert json.loads((out / "report.json").read_text())["after"] == report["after"]
+
+    def test_mouths_that_the_clip_lacks_stay_as_they_were(self, run):
+        _, report = run
+        assert report["forgotten"] < personalize.MOST_FORGOTTEN
+
+    def test_without_rehearsal_they_change_and_the_model_is_refused(self, quick, clip, tmp_path, monkeypatch):
+        batches = personalize.Batches
+        monkeypatch.setattr(personalize, "Batches", lambda training, rehearsal: batches(training))
+        with pytest.raises(UsageError, match=r"it does not show would look different by 0\.\d+, expected at"):
+            personalize.personalize(clip, tmp_path / "model", steps=24)
+        assert not (tmp_path / "model").exists()
 
     def test_the_sync_figures_do_not_fall(self, run):
         _, report = run
@@ -78,10 +94,11 @@ class TestRun:
 
     def test_generate_takes_the_folder_and_shows_the_new_mouth(self, run):
         out, _ = run
-        speech = load_audio(str(DEMO_AUDIO), duration=1.5)
-        frames = list(load_model(out).generate(image=DEMO_IMAGE, audio=speech, min_resolution=256, motion_scale=0.0))
-        redness = np.array([frame[..., 0].mean() - frame[..., 1].mean() for frame in frames])
-        assert redness.min() < redness[0] - 0.02  # the shipped mouth makes an open frame redder than a closed one
+        speech = load_audio(str(DEMO_AUDIO), duration=1.2)
+        options = {"image": DEMO_IMAGE, "audio": speech, "min_resolution": 256, "motion_scale": 0.0}
+        pairs = zip(*(load_model(model).generate(**options) for model in (out, "sonic-edge")))
+        greener = [np.subtract(own, other, dtype=float) @ (-1, 1, 0) for own, other in pairs]
+        assert max(map(np.mean, greener)) > 0.008 and abs(greener[0].mean()) < 0.002  # open and closed
 
     def test_a_folder_that_is_there_is_refused(self, clip, run):
         with pytest.raises(OutputError, match="exists already"):
@@ -136,6 +153,26 @@ class TestParts:
             assert np.allclose(one[:3], gain * features[number, :3], rtol=1e-4)
             assert np.allclose(one[-3:], gain * features[number, -3:], rtol=1e-4)
             assert np.array_equal(one[3:-3], features[number, 3:-3])
+
+    def test_a_batch_has_equal_parts_of_both_lists(self):
+        def pairs(value, count):
+            planes = np.full((count, 6, 4, 4), value, np.float32)
+            return personalize.Pairs(planes, planes[:, :3], planes[:, :1], np.arange(count))
+
+        _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 50))(np.random.default_rng(0), 8)
+        assert sorted(marks[:, 0, 0, 0]) == [1] * 4 + [2] * 4
+        _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 0))(np.random.default_rng(0), 8)
+        assert len(marks) == 8
+
+    def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
+        def row(opening, stretch, jaw):
+            values = np.zeros(N_PARAMETERS)
+            values[[OFFSETS["paint"], OFFSETS["width"], OFFSETS["paint"] + 1]] = opening, stretch, jaw
+            return values
+
+        known = np.array([row(0.5, 0.1, 0.0), row(0.1, 0.0, 0.0)])
+        others = [row(0.55, 0.15, 0.1), row(0.65, 0.1, 0.0), row(0.5, 0.25, 0.0), row(0.5, 0.1, 0.2), row(0.1, 0.05, 0)]
+        assert personalize.are_unlike(np.array(others), known).tolist() == [False, True, True, True, False]
 
 
 class TestFootage:
