@@ -82,7 +82,7 @@ def start_networks(folder):
         checkpoints.convert(checkpoints.plan(tree)[0], folder)
     ms.set_seed(SEED)
     configs = {
-        "unet": UNetConfig((32, 64), (1, 2), 64, 32, 96, layers_per_block=1, num_frames=FRAMES),
+        "unet": UNetConfig((32, 64), (1, 2), make_tiny_checkpoint.CROSS, 32, 96, layers_per_block=1, num_frames=FRAMES),
         "vae": VAEConfig((32, 32, 32), layers_per_block=1),
     }
     for name, config in configs.items():

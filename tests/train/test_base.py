@@ -4,6 +4,7 @@ steps are compared with PyTorch by tools/check_train_step.py."""
 from pathlib import Path
 
 import numpy as np
+import overfit_base
 import pytest
 
 from sonic_ms.base_check import SMALL
@@ -11,9 +12,11 @@ from sonic_ms.base_units import CELLS
 from sonic_ms.cli import main
 from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import UsageError, WeightsError
+from sonic_ms.models.configs import AdapterConfig, UNetConfig
 from sonic_ms.train import base
 from sonic_ms.train.diffusion import SonicLoss
 from sonic_ms.train.lora import LoRAConfig, add_lora, merge_lora
+from sonic_ms.weights import load_config
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "base_finetune.yaml"
 
@@ -137,3 +140,10 @@ def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
     assert identity(frames=2) != first
     (tmp_path / base.TRAINED[-1] / "model.safetensors").write_bytes(b"some weightz")
     assert identity() != first
+
+
+def test_the_networks_of_the_overfitting_tool_fit_together(tmp_path):
+    overfit_base.start_networks(tmp_path)
+    unet = load_config(UNetConfig, tmp_path / "unet")
+    audio, bucket = (load_config(AdapterConfig, tmp_path / name) for name in ("audio2token", "audio2bucket"))
+    assert audio.output_dim == unet.cross_attention_dim == bucket.clip_channels
