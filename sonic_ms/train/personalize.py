@@ -84,8 +84,8 @@ def move(portrait, parameters):
     texture = Tensor(make_texture(portrait.crop))
     rows = np.pad(parameters, ((0, -len(parameters) % BATCH), (0, 0)), mode="edge")
     parts = tqdm(range(0, len(rows), BATCH), desc="moving the reference", mininterval=2)
-    features = np.concatenate([network(texture, Tensor(rows[i : i + BATCH])).asnumpy() for i in parts])
-    return features[: len(parameters)]
+    features = [network(texture, Tensor(rows[i : i + BATCH])).asnumpy() for i in parts]
+    return np.concatenate(features)[: len(parameters)]
 
 
 def shapes(parameters):
@@ -100,11 +100,14 @@ def are_unlike(rows, known):
 
 
 def rehearse(footage, painter, numbers, seed):
-    """Pairs of what `painter` shows at REHEARSED mouths of speech, unlike all of the clip's frames `numbers`."""
+    """Pairs of what `painter` shows at REHEARSED mouths of speech unlike all of the clip's frames `numbers`; None when
+    the clip has them all."""
     rng = np.random.default_rng(seed)
     known = footage.parameters[np.isin(footage.numbers, numbers)]
     rows = frame_parameters(footage.portrait.rig, random_curves(rng, 8 * REHEARSED), np.zeros((8 * REHEARSED, 6)))
     rows = rows[are_unlike(rows, known)][:REHEARSED]
+    if not len(rows):
+        return None
     features = move(footage.portrait, rows)
     weights = [np.float32(np.maximum(*lip_distances(one, row)) < 0)[None] for one, row in zip(features, rows)]
     numbers = np.full(len(rows), -1)
@@ -186,7 +189,7 @@ class Batches:
     exposure is learned."""
 
     def __init__(self, *lists):
-        self.lists = [pairs for pairs in lists if len(pairs)]
+        self.lists = [pairs for pairs in lists if pairs]
 
     def __call__(self, rng, size):
         share = size // len(self.lists)
@@ -251,9 +254,10 @@ def _tune(video, out, footage, steps, began):
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
     after = measure(painter, held_out)
-    forgotten = measure(painter, unheard)["inside"] if len(unheard) else 0.0
+    forgotten = measure(painter, unheard)["inside"] if unheard else 0.0
     write_sheet(out / "frames.png", was, show(painter, held_out.features), held_out.targets)
-    write_sheet(out / "rehearsed.png", unheard.targets, show(painter, unheard.features))
+    if unheard:
+        write_sheet(out / "rehearsed.png", unheard.targets, show(painter, unheard.features))
     if after["mouth"] >= before["mouth"]:
         raise UsageError(
             f"clip {video}: nothing was learned, the error of the mouth on held-out frames went from "

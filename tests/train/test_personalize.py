@@ -14,11 +14,14 @@ from mindspore import Tensor
 from sonic_ms import face, video
 from sonic_ms.audio import load_audio
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.config import GenerateOptions
 from sonic_ms.data.synthetic import talking_clip
 from sonic_ms.errors import FaceError, OutputError, UsageError
+from sonic_ms.image import load_image
 from sonic_ms.models.edge.renderer import FEATURES, Painter, PainterConfig, fold_norms
-from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS
+from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, frame_parameters
 from sonic_ms.pipeline import load_model
+from sonic_ms.portrait import prepare_portrait
 from sonic_ms.train import footage, personalize
 from sonic_ms.units import EDGE_FOLDER
 from sonic_ms.weights import load_weights, save_model
@@ -161,8 +164,16 @@ class TestParts:
 
         _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 50))(np.random.default_rng(0), 8)
         assert sorted(marks[:, 0, 0, 0]) == [1] * 4 + [2] * 4
-        _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 0))(np.random.default_rng(0), 8)
+        _, _, marks = personalize.Batches(pairs(1, 3), None)(np.random.default_rng(0), 8)
         assert len(marks) == 8
+
+    def test_a_clip_that_has_every_mouth_needs_no_rehearsal(self, monkeypatch):
+        monkeypatch.setattr(personalize, "random_curves", lambda rng, count: np.zeros((count, 8)))
+        rgb = load_image(DEMO_IMAGE)
+        portrait = prepare_portrait(rgb, face.choose_face(rgb)[0], GenerateOptions())
+        rows = frame_parameters(portrait.rig, np.zeros((1, 8)), np.zeros((1, 6)))
+        clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
+        assert personalize.rehearse(clip, None, [3], 0) is None
 
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
