@@ -37,14 +37,19 @@ CASES = (
     ("fit", {"trainable": ["audio", "temporal"], "frames": 16, "recompute": True}),
     ("fit", {"trainable": ["lora"], "channels": (128,), "frames": 10, "height": 24, "width": 24}),
     ("fit", {"channels": (64, 96), "heads": (2, 3), "frames": 6}),
-    ("check", {"channels": (96,), "heads": (3,), "frames": 6, "height": 24, "width": 24, "recompute": True}),
-    ("check", {"trainable": ["audio"], "batch": 2, "frames": 5, "height": 24, "width": 32}),
-    ("check", {"trainable": ["temporal"], "frames": 10, "recompute": True}),
-    (
-        "check",
-        {"trainable": ["audio", "temporal"], "channels": (64, 96), "heads": (2, 3), "frames": 5, "recompute": True},
-    ),
-)
+    ("fit", {"channels": (96,), "heads": (3,), "frames": 6, "height": 24, "width": 24, "recompute": True}),
+    ("fit", {"trainable": ["audio"], "batch": 2, "frames": 5, "height": 24, "width": 32}),
+    ("fit", {"trainable": ["temporal"], "frames": 10, "recompute": True}),
+    ("fit", {"trainable": ["audio", "temporal"], "channels": (64, 96), "heads": (2, 3), "frames": 5,
+             "recompute": True}),
+    ("check", {"trainable": ["temporal"], "channels": (64, 128), "heads": (2, 4), "frames": 7, "height": 24,
+               "recompute": True}),
+    ("check", {"trainable": ["lora"], "channels": (128,), "heads": (4,), "frames": 9, "width": 24, "recompute": True}),
+    ("check", {"trainable": ["audio"], "channels": (96, 96), "heads": (3, 3), "frames": 6, "width": 40}),
+    ("check", {"channels": (64, 64), "batch": 2, "heads": (2, 4), "frames": 4, "height": 24, "recompute": True}),
+    ("check", {"channels": (128,), "heads": (2,), "frames": 5, "height": 40}),
+    ("check", {"trainable": ["audio", "temporal"], "frames": 14, "height": 40, "width": 24, "recompute": True}),
+)  # fmt: skip
 
 
 def settings(case):
@@ -115,12 +120,13 @@ def measure(case):
 
 
 def predict(case):
-    """Bytes of activations and gradients."""
-    from sonic_ms.train.memory import plan, unbuilt_shapes
+    """Bytes of activations, gradients, and what oneDNN keeps for convolutions."""
+    from sonic_ms.train.memory import plan, scratch_bytes, unbuilt_shapes
 
     configs, config = settings(case)
-    needed = plan(configs["unet"], unbuilt_shapes(configs, config), config, case["height"], case["width"])
-    return needed.activations + needed.gradients
+    size = configs["unet"], config, case["height"], case["width"]
+    needed = plan(size[0], unbuilt_shapes(configs, config), *size[1:])
+    return needed.activations + needed.gradients + scratch_bytes(*size)
 
 
 def main(arguments=None):

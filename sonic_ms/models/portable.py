@@ -76,6 +76,7 @@ class GatedGelu(nn.Cell):
         return multiply(value, gelu(gate))
 
     def bprop(self, value, gate, out, change):
+        gate = ops.depend(gate, change)
         wide, pull = ops.cast(gate, ms.float32), ops.cast(change, ms.float32)
         share = _normal_share(wide)
         density = ops.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
@@ -413,7 +414,10 @@ def attention(q, k, v, max_scores):
     rows, block = query_blocks(q.shape, k.shape[2], max_scores)
     if rows == b:
         return _attend(q, k, v, block)
-    out = tuple([_attend(q[i : i + rows], k[i : i + rows], v[i : i + rows], block) for i in range(0, b, rows)])
+    out = ()
+    for i in range(0, b, rows):
+        some = q[i : i + rows]
+        out = (*out, _attend(ops.depend(some, out[-1]) if out else some, k[i : i + rows], v[i : i + rows], block))
     return ops.concat(out, 0)
 
 
@@ -436,7 +440,12 @@ def _attend(q, k, v, block):
     scores, mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
     if block >= n:
         return mix(softmax(scores(q, k)), v)
-    return ops.concat(tuple([mix(softmax(scores(q[:, :, i : i + block], k)), v) for i in range(0, n, block)]), 2)
+    out = ()
+    for i in range(0, n, block):
+        own = q[:, :, i : i + block]
+        own = ops.depend(own, out[-1]) if out else own  # MindSpore would compute the scores of all blocks first
+        out = (*out, mix(softmax(scores(own, k)), v))
+    return ops.concat(out, 2)
 
 
 class Attention(nn.Cell):
@@ -456,27 +465,38 @@ class Attention(nn.Cell):
         scale = 1.0 / math.sqrt(q.shape[-1])
         b = q.shape[0]
         rows, block = query_blocks(q.shape, k.shape[2], self.max_scores)
+        q = _scaled(q, scale)
         # of each query, what its row of scores shares: (b, heads, n, 1) in float32
         shared = ops.ReduceSum(keep_dims=True)(ops.cast(out, ms.float32) * ops.cast(change, ms.float32), -1)
-        parts = [(_scaled(q, scale), k, v, change, shared)]
-        if rows < b:
-            parts = [tuple([one[i : i + rows] for one in parts[0]]) for i in range(0, b, rows)]
-        found = [_attend_backward(*part, block) for part in parts]
+        found, done = (), shared
+        for i in range(0, b, rows):
+            parts = [one if rows >= b else one[i : i + rows] for one in (q, k, v, change, shared)]
+            done = _attend_backward(*parts, block, done)
+            found = (*found, done)
         to_q, to_k, to_v = [ops.concat(tuple([one[j] for one in found]), 0) for j in range(3)]
         return _scaled(to_q, scale), to_k, to_v
 
 
-def _attend_backward(q, k, v, change, shared, block):
-    """Gradients of `_attend` to its scaled queries, keys and values."""
+def _attend_backward(q, k, v, change, shared, block, done):
+    """Gradients of `_attend` to its scaled queries, keys and values, computed after `done`.
+
+    No more than three matrices of scores are alive at once, because everything waits for what comes before it. Left to
+    itself MindSpore computes the scores of all blocks before it uses any; and it takes `weights` for those of the
+    forward pass, which it then keeps.
+    """
     n = q.shape[2]
     scores, mix, gather = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul(), ops.BatchMatMul(transpose_a=True)
     to_q, to_k, to_v = (), None, None
     for i in range(0, n, block):
         own, push, mean = [x if block >= n else x[:, :, i : i + block] for x in (q, change, shared)]
-        weights = softmax(scores(own, k))  # (b, heads, block, m)
+        push, mean = ops.depend(push, done), ops.depend(mean, done)
         slope = ops.cast(scores(push, v), ms.float32)
-        slope = ops.cast(ops.cast(weights, ms.float32) * (slope - spread(mean, slope.shape)), q.dtype)
-        to_q = (*to_q, mix(slope, k))
-        for_k, for_v = gather(slope, own), gather(weights, push)
+        slope = slope - spread(mean, slope.shape)
+        own = ops.depend(own, slope)
+        weights = softmax(scores(own, k))  # (b, heads, block, m)
+        slope = ops.cast(ops.cast(weights, ms.float32) * slope, q.dtype)
+        for_q, for_k, for_v = mix(slope, k), gather(slope, own), gather(weights, push)
+        to_q = (*to_q, for_q)
         to_k, to_v = (for_k, for_v) if i == 0 else (add(to_k, for_k), add(to_v, for_v))
+        done = (for_q, to_k, to_v)
     return to_q[0] if block >= n else ops.concat(to_q, 2), to_k, to_v

@@ -150,7 +150,17 @@ def recompute_blocks(cell):
     """Keep no activations inside the blocks of the UNet: only what goes from one to the next."""
     for _, inner in cell.cells_and_names():
         if isinstance(inner, (SpatialResBlock, TemporalResBlock, SpatialBlock, TemporalBlock)):
-            inner.recompute()
+            recompute(inner)
+
+
+def recompute(cell):
+    """Keep nothing of what a Cell computes for the backward pass, compute it again there."""
+    cell.recompute()
+    for _, inner in cell.cells_and_names():
+        if inner.has_bprop:
+            # MindSpore computes again what nodes called Gradients/... take, and calls those of a bprop what the Cell is
+            # called: all that such a Cell takes would be kept. Its forward pass is called recompute_Gradients/... then.
+            inner._scope = f"Gradients/{type(inner).__name__}"
 
 
 def build_loss(networks, config, sync=None):

@@ -5,6 +5,7 @@ docs/training.md for how far these were checked on a CPU (tools/check_memory_pla
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -19,11 +20,10 @@ GB = 1e9
 WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precision: norms, SiLU, softmax
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
-# were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Four
-# of these are alive at once and a fifth finds no gap in the pool: measured on attention alone. OVERHEAD: bytes taken
-# for each byte that is alive, fitted: scratch memory of convolutions, gaps in the pool; see docs/training.md.
+# were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Three
+# of these are alive at once, and the pool takes the place of a fourth: see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
-ATTENTION_WORKING, SCORE_MATRICES, OVERHEAD = np.array([6, 0]), 5, 1.27
+ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 4
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -130,14 +130,15 @@ def cross_attention(moves, temporal):
 @dataclass(frozen=True)
 class Half:
     """Spatial or temporal half of a residual block or transformer, tensors as [wide, narrow]. between: kept with and
-    without recompute; inside: kept without; working: at work in the backward pass; scored: by self-attention."""
+    without recompute; inside: kept without; working: at work in the backward pass; attention: what of `inside` is left
+    when the backward pass comes to self-attention with scores worth counting."""
 
     level: int
     channels: int
     between: np.ndarray
     inside: np.ndarray
     working: np.ndarray
-    scored: bool = False
+    attention: np.ndarray | None = None
 
 
 def halves(unet, moves):
@@ -152,9 +153,10 @@ def halves(unet, moves):
         found.append(Half(level, channels, moving * between, moving * inside, moving * RES_WORKING))
         if attends:
             moving = moving or bool(moves.adapted)
+            attention = self_attention(moves, False) if moving else None
             inside = moving * self_attention(moves, False) + cross_attention(moves, False) + feed_forward(moves, False)
             between = np.array([2, 1 + moves.spatial])  # the norm's input and scale, what enters
-            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING, moving))
+            found.append(Half(level, channels, between, inside, TRANSFORMER_WORKING, attention))
             moving = True  # the audio came in
             inside = self_attention(moves, True) + cross_attention(moves, True) + 2 * feed_forward(moves, True)
             between = np.array([0, 1 + moves.temporal + moves.spatial])  # what enters, is blended, and leaves
@@ -176,12 +178,37 @@ def activation_bytes(unet, config, height, width):
         kept += tensor @ half.between
         inside = tensor @ half.inside
         peak = max(peak, kept + inside + tensor @ half.working)
-        if half.scored:
+        if half.attention is not None:
             scores = min(MAX_SCORES, frames * unet.num_attention_heads[half.level] * pixels**2)
-            attending = tensor @ ATTENTION_WORKING + SCORE_MATRICES * WIDE_BYTES * scores
-            peak = max(peak, kept + inside + attending)
+            left = tensor @ (half.attention + ATTENTION_WORKING)
+            peak = max(peak, kept + left + SCORE_MATRICES * WIDE_BYTES * scores)
         kept += 0.0 if config.recompute else inside
-    return OVERHEAD * peak
+    return peak
+
+
+def convolutions(unet):
+    """[(level of the result, channels in, channels out)] of the convolutions with windows of 3x3, in no special order
+    but for the first three, which run first."""
+    channels = unet.block_out_channels
+    found = [(0, unet.in_channels, channels[0])]
+    for level, channels_in, size, _ in unet_blocks(unet):
+        found += [(level, channels_in, size), (level, size, size)]
+    for level, size in enumerate(channels):
+        found += [(level + 1, size, size)] if level + 1 < len(channels) else []
+        found += [(level - 1, size, size)] if level else []
+    return [*found, (0, channels[0], unet.out_channels)]
+
+
+def scratch_bytes(unet, config, height, width):
+    """Bytes besides a Plan that a CPU needs, all the time: oneDNN keeps memory for every gradient of a convolution, on
+    each thread the windows of one frame, and the weights if these are trained. height, width: of the latents."""
+    moves, total = Moves.of(config), 0
+    for number, (level, channels_in, channels_out) in enumerate(convolutions(unet)):
+        windows = 9 * channels_in * (height >> level) * (width >> level)
+        to_weights = moves.spatial * (windows + 9 * channels_in * channels_out)
+        to_input = windows * (number > 0 if moves.spatial else number > 2)  # nothing moves before the first block
+        total += WIDE_BYTES * (to_weights + to_input)
+    return total * min(config.loop.batch_size * config.frames, os.cpu_count())
 
 
 def plan(unet, shapes, config, height, width, devices=1):
@@ -197,19 +224,20 @@ def plan(unet, shapes, config, height, width, devices=1):
     )
 
 
-def available(unet):
-    """Bytes that this machine has for a Plan."""
+def available(unet, config, height, width):
+    """Bytes that this machine has for a Plan. height, width: of the latents."""
     import mindspore as ms
 
     if ms.get_context("device_target") == "Ascend":  # never run on one
         return ms.hal.get_device_properties(ms.get_context("device_id")).total_memory - RESERVE
-    return available_gigabytes() * GB - START_BYTES - COMPILED_BYTES * len(unet_blocks(unet))
+    compiled = COMPILED_BYTES * len(unet_blocks(unet))
+    return available_gigabytes() * GB - START_BYTES - compiled - scratch_bytes(unet, config, height, width)
 
 
 def check_memory(unet, shapes, config, height, width, devices=1, free=None):
     """ResourceError when a step cannot fit into `free` bytes, by default what there is; returns the Plan. See plan."""
     needed = plan(unet, shapes, config, height, width, devices)
-    free = available(unet) if free is None else free
+    free = available(unet, config, height, width) if free is None else free
     if needed.total > free:
         smaller = ["batch_size 1"] if config.loop.batch_size > 1 else ["fewer frames"]
         smaller += [] if config.recompute else ["recompute"]
