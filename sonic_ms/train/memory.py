@@ -21,9 +21,9 @@ WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precis
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
 # were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Three
-# of these are alive at once, and the pool takes the place of a fourth: see docs/training.md.
+# of these are alive at once; that the pool takes most of the place of a fourth is fitted: see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
-ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 4
+ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 3.75
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
