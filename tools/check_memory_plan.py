@@ -42,13 +42,17 @@ CASES = (
     ("fit", {"trainable": ["temporal"], "frames": 10, "recompute": True}),
     ("fit", {"trainable": ["audio", "temporal"], "channels": (64, 96), "heads": (2, 3), "frames": 5,
              "recompute": True}),
-    ("check", {"trainable": ["temporal"], "channels": (64, 128), "heads": (2, 4), "frames": 7, "height": 24,
+    ("fit", {"trainable": ["temporal"], "channels": (64, 128), "heads": (2, 4), "frames": 7, "height": 24,
                "recompute": True}),
-    ("check", {"trainable": ["lora"], "channels": (128,), "heads": (4,), "frames": 9, "width": 24, "recompute": True}),
-    ("check", {"trainable": ["audio"], "channels": (96, 96), "heads": (3, 3), "frames": 6, "width": 40}),
-    ("check", {"channels": (64, 64), "batch": 2, "heads": (2, 4), "frames": 4, "height": 24, "recompute": True}),
-    ("check", {"channels": (128,), "heads": (2,), "frames": 5, "height": 40}),
-    ("check", {"trainable": ["audio", "temporal"], "frames": 14, "height": 40, "width": 24, "recompute": True}),
+    ("fit", {"trainable": ["lora"], "channels": (128,), "heads": (4,), "frames": 9, "width": 24, "recompute": True}),
+    ("fit", {"trainable": ["audio"], "channels": (96, 96), "heads": (3, 3), "frames": 6, "width": 40}),
+    ("fit", {"channels": (64, 64), "batch": 2, "heads": (2, 4), "frames": 4, "height": 24, "recompute": True}),
+    ("fit", {"channels": (128,), "heads": (2,), "frames": 5, "height": 40}),
+    ("fit", {"trainable": ["audio", "temporal"], "frames": 14, "height": 40, "width": 24, "recompute": True}),
+    ("check", {"channels": (64, 96), "heads": (2, 3), "frames": 7, "height": 24, "width": 24, "recompute": True}),
+    ("check", {"trainable": ["lora"], "channels": (96,), "heads": (3,), "batch": 2, "frames": 3}),
+    ("check", {"trainable": ["temporal"], "channels": (64, 128), "heads": (2, 4), "frames": 6, "width": 24}),
+    ("check", {"trainable": ["audio", "temporal"], "channels": (128,), "heads": (4,), "height": 24, "recompute": True}),
 )  # fmt: skip
 
 

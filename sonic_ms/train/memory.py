@@ -21,9 +21,9 @@ WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precis
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
 # were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Three
-# of these are alive at once; that the pool takes most of the place of a fourth is fitted: see docs/training.md.
+# of these are alive at once; that the pool takes half the place of a fourth is fitted: see docs/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
-ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 3.75
+ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 3.6
 RESERVE = 2 * GB  # of a device for CANN, communication and fragments: an assumption, not measured
 DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
@@ -200,15 +200,20 @@ def convolutions(unet):
 
 
 def scratch_bytes(unet, config, height, width):
-    """Bytes besides a Plan that a CPU needs, all the time: oneDNN keeps memory for every gradient of a convolution, on
-    each thread the windows of one frame, and the weights if these are trained. height, width: of the latents."""
+    """Bytes besides a Plan that a CPU needs, all the time: what oneDNN keeps for every gradient of a convolution.
+
+    To the input: on each thread the windows of one frame, or on one thread if the frames cannot be shared out evenly,
+    and the weights twice; to the weights: one frame's windows and the weights. Measured on convolutions alone. height,
+    width: of the latents.
+    """
     moves, total = Moves.of(config), 0
+    frames, threads = config.loop.batch_size * config.frames, os.cpu_count()
+    threads = threads if frames % threads == 0 else 1
     for number, (level, channels_in, channels_out) in enumerate(convolutions(unet)):
-        windows = 9 * channels_in * (height >> level) * (width >> level)
-        to_weights = moves.spatial * (windows + 9 * channels_in * channels_out)
-        to_input = windows * (number > 0 if moves.spatial else number > 2)  # nothing moves before the first block
-        total += WIDE_BYTES * (to_weights + to_input)
-    return total * min(config.loop.batch_size * config.frames, os.cpu_count())
+        windows, weights = 9 * channels_in * (height >> level) * (width >> level), 9 * channels_in * channels_out
+        to_input = number > 0 if moves.spatial else number > 2  # nothing moves before the first block
+        total += to_input * (threads * windows + 2 * weights) + moves.spatial * (windows + weights)
+    return WIDE_BYTES * total
 
 
 def plan(unet, shapes, config, height, width, devices=1):
