@@ -28,6 +28,7 @@ EXTRAS = {
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
         "pytest>=8",
+        "pytest-xdist>=3.5",
         "ruff==0.17.6",
         "librosa>=0.10",
         "matplotlib>=3.7",

@@ -90,7 +90,7 @@ def test_scores_are_counted_up_to_a_block_and_what_is_frozen_keeps_less():
     config, unet = recipe(trainable=["all"]), PUBLISHED["unet"]
     small, large = (activation_bytes(unet, config, side, side) for side in (64, 96))
     assert large < 2.3 * small  # 2.25 times the pixels, 5 times the scores
-    assert small > 5 * 4 * MAX_SCORES
+    assert small > 3 * 4 * MAX_SCORES  # three matrices at work, in float32
 
     def kept(*trainable):
         return activation_bytes(unet, recipe(trainable=list(trainable), recompute=False), 64, 64)
@@ -110,11 +110,14 @@ def test_nothing_is_kept_before_the_first_weight_that_is_trained():
 
 
 # MB of tools/check_memory_plan.py, case by case; MindSpore 2.7.2, 2 cores
-MEASURED = (18, 734, 572, 496, 1139, 1064, 551, 1230)
+FITTED = (17, 657, 393, 418, 861, 705, 446, 927, 230, 268, 441, 271, 245, 362, 1118, 342, 947, 461)
+CHECKED = (215, 388, 598, 425)  # predicted before they were measured
+MEASURED = FITTED + CHECKED
 
 
-@pytest.mark.parametrize("number", range(1, len(MEASURED)))
-def test_steps_that_were_measured(number):
+@pytest.mark.parametrize("number", range(1, len(CASES)))
+def test_steps_that_were_measured(number, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     kernels = MEASURED[0] * 1e6 - predict(BASE | CASES[0][1])
     predicted = predict(BASE | CASES[number][1]) + kernels
     assert predicted == pytest.approx(MEASURED[number] * 1e6, rel=0.15)
