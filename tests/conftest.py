@@ -9,15 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SHARING = ("data_build", "deploy", "edge")  # folders whose files share fixtures that take long to make
-
-
-def pytest_collection_modifyitems(items):
-    """With `pytest -n`, the tests of a file run in one process, and those of a folder of SHARING."""
-    for item in items:
-        together = item.path.parent if item.path.parent.name in SHARING else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
-
 
 @pytest.fixture(scope="session")
 def astronaut():

@@ -91,6 +91,8 @@ def build_video(source, digest, out, config, analyzer, encoders):
         if isinstance(error, RuntimeError) and shutil.disk_usage(out).free > 1 << 24:
             raise
         raise OutputError(f"cannot write shard {name} in {out} (disk full?); what was finished is kept") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     for clip, one in zip(clips, names):
         figures = {key: round(value, 4) for key, value in clip.figures.items()}
         row = {"id": one, "start": clip.first / FPS, "end": clip.last / FPS, "crop": list(clip.crop), **figures}
