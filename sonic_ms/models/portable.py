@@ -76,7 +76,7 @@ class GatedGelu(nn.Cell):
         return multiply(value, gelu(gate))
 
     def bprop(self, value, gate, out, change):
-        gate = ops.depend(gate, change)
+        gate = ops.depend(gate, change)  # or MindSpore would take `share` from the forward pass, and keep it there
         wide, pull = ops.cast(gate, ms.float32), ops.cast(change, ms.float32)
         share = _normal_share(wide)
         density = ops.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
