@@ -203,8 +203,8 @@ def scratch_bytes(unet, config, height, width):
     """Bytes besides a Plan that a CPU needs, all the time: what oneDNN keeps for every gradient of a convolution.
 
     To the input: on each thread the windows of one frame, or on one thread if the frames cannot be shared out evenly,
-    and the weights twice; to the weights: one frame's windows and the weights. Measured on convolutions alone. height,
-    width: of the latents.
+    and the weights twice; to the weights: one frame's windows and the weights. Measured on convolutions alone, on two
+    threads. height, width: of the latents.
     """
     moves, total = Moves.of(config), 0
     frames, threads = config.loop.batch_size * config.frames, os.cpu_count()

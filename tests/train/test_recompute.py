@@ -1,9 +1,10 @@
-"""Recompute changes what is kept, no gradient. What it saves: tests/models/test_attention_memory.py."""
+"""Recompute changes what is kept, no gradient. What it saves: test_backward_memory.py."""
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn, ops
+from backward_memory import Gradients, Layers
+from mindspore import nn
 
 from sonic_ms.models.unet import FeedForward, SelfAttention
 from sonic_ms.train.base import recompute
@@ -21,33 +22,16 @@ class Layer(nn.Cell):
         return x + self.feed_forward(x)
 
 
-class Gradients(nn.Cell):
-    """To every weight, of the sum of the squared result."""
-
-    def __init__(self, layers):
-        super().__init__()
-        self.layers, self.weights = layers, ms.ParameterTuple(layers.trainable_params())
-        self.gradients = ops.GradOperation(get_by_list=True)
-
-    def loss(self, x):
-        x = self.layers(x)
-        return ops.ReduceSum()(x * x)
-
-    def construct(self, x):
-        return self.gradients(self.loss, self.weights)(x)
-
-
 def gradients(max_scores, recomputed):
-    ms.set_seed(0)
-    layers = nn.SequentialCell(Layer(max_scores), Layer(max_scores))
+    network = Layers([Layer(max_scores), Layer(max_scores)])
     rng = np.random.default_rng(0)
-    for parameter in layers.get_parameters():
+    for parameter in network.get_parameters():
         parameter.set_data(ms.Tensor(rng.normal(0, 0.2, parameter.shape), ms.float32))
     if recomputed:
-        for layer in layers:
+        for layer in network.layers:
             recompute(layer)
     x = ms.Tensor(rng.standard_normal((FRAMES, TOKENS, CHANNELS)), ms.float32)
-    return [one.asnumpy() for one in Gradients(layers)(x)]
+    return [one.asnumpy() for one in Gradients(network)(x)]
 
 
 @pytest.mark.parametrize("max_scores", [1 << 20, 2 * TOKENS * 4])  # one block; twelve
