@@ -1,6 +1,5 @@
 """Operations and bytes, counted by hand."""
 
-
 import numpy as np
 import pytest
 from ascend_toys import conv_model, graph, node, write_bundle

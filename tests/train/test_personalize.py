@@ -175,6 +175,16 @@ class TestParts:
         clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
         assert personalize.rehearse(clip, None, [3], 0) is None
 
+    def test_changes_count_the_opening_of_each_mouth_alone(self):
+        features = np.zeros((3, 14, 96, 128), np.float32)
+        features[1:, 7, :10] = 1  # the first mouth is closed
+        targets = np.full((3, 3, 96, 128), 0.2, np.float32)
+        shown = targets.copy()
+        shown[:2, :, :5] += 0.2  # half of the second mouth's opening
+        shown[:, :, 50:] += 0.5  # skin
+        mouths = personalize.Pairs(features, targets, np.ones((3, 1, 96, 128), np.float32), np.arange(3))
+        assert personalize.changes(shown, mouths) == pytest.approx([0, 0.1, 0], abs=1e-6)
+
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
             values = np.zeros(N_PARAMETERS)
@@ -182,8 +192,10 @@ class TestParts:
             return values
 
         known = np.array([row(0.5, 0.1, 0.0), row(0.1, 0.0, 0.0)])
-        others = [row(0.55, 0.15, 0.1), row(0.65, 0.1, 0.0), row(0.5, 0.25, 0.0), row(0.5, 0.1, 0.2), row(0.1, 0.05, 0)]
-        assert personalize.are_unlike(np.array(others), known).tolist() == [False, True, True, True, False]
+        alike = [row(0.54, 0.14, 0.06), row(0.1, 0.04, 0)]
+        others = [row(0.56, 0.1, 0.0), row(0.5, 0.16, 0.0), row(0.5, 0.1, 0.09)]
+        assert not personalize.are_unlike(np.array(alike), known).any()
+        assert personalize.are_unlike(np.array(others), known).all()
 
 
 class TestFootage:
