@@ -47,7 +47,6 @@ REHEARSED = 360  # mouths that the clip lacks
 # and half of them leave more blocks (docs/personalize.md).
 UNLIKE = np.array([0.05, 0.05, 0.075])
 MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.01 on the clip of docs/personalize.md
-BLOCK = 0.05  # change from which on a mouth of speech shows a white block instead of its opening
 
 
 @dataclass(frozen=True)
@@ -172,14 +171,6 @@ def measure(painter, pairs):
     return {"mouth": sums[0] / sums[1], "inside": sums[2] / sums[3], "detail": sums[4] / sums[5]}
 
 
-def changes(shown, pairs):
-    """(n,) mean absolute difference (0..1) of pictures (n, 3, 96, 128) to the targets inside each opening, 0 without
-    one."""
-    inside = pairs.features[:, 7] > 0.5
-    error = np.abs(shown - pairs.targets).mean(1)
-    return (error * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
-
-
 def unfolded(painter, config):
     """A painter as it is stored, whose normalisations do nothing, from one whose norms were folded."""
     stored = Painter(config).set_train(False)
@@ -264,13 +255,10 @@ def _tune(video, out, footage, steps, began):
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
     after = measure(painter, held_out)
-    forgotten, blocks = 0.0, 0.0
-    if unheard:
-        shown = show(painter, unheard.features)
-        forgotten = measure(painter, unheard)["inside"]
-        blocks = float((changes(shown, unheard) > BLOCK).mean())
-        write_sheet(out / "rehearsed.png", unheard.targets, shown)
+    forgotten = measure(painter, unheard)["inside"] if unheard else 0.0
     write_sheet(out / "frames.png", was, show(painter, held_out.features), held_out.targets)
+    if unheard:
+        write_sheet(out / "rehearsed.png", unheard.targets, show(painter, unheard.features))
     if after["mouth"] >= before["mouth"]:
         raise UsageError(
             f"clip {video}: nothing was learned, the error of the mouth on held-out frames went from "
@@ -291,7 +279,6 @@ def _tune(video, out, footage, steps, began):
         "after": after,
         "improvement": 1 - after["mouth"] / before["mouth"],
         "forgotten": forgotten,
-        "blocks": blocks,
         "training_seconds": round(time.perf_counter() - began, 1),
         "sync": {name: measure_sync(folder, video, out) for name, folder in (("before", EDGE_FOLDER), ("after", out))},
         "notes": footage.notes,
@@ -345,9 +332,6 @@ def format_report(report):
     names = {"mouth": "error of the mouth", "inside": "error inside it", "detail": "detail inside it, of the clip's"}
     lines = [f"{text}: {before[name]:.4f} -> {after[name]:.4f}" for name, text in names.items()]
     lines[0] += f" ({100 * report['improvement']:.0f} % less, {report['frames']['held_out']} held-out frames)"
-    lines.append(
-        f"change inside mouths that the clip lacks: {report['forgotten']:.4f}, "
-        f"above {BLOCK} in {100 * report['blocks']:.0f} % of them"
-    )
+    lines.append(f"change inside mouths that the clip lacks: {report['forgotten']:.4f}")
     lines += [f"sync, {name}: {sync['before'][name]} -> {sync['after'][name]}" for name in SYNC]
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"]), f"{report['seconds']:.0f} s"])

@@ -175,16 +175,6 @@ class TestParts:
         clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
         assert personalize.rehearse(clip, None, [3], 0) is None
 
-    def test_changes_count_the_opening_of_each_mouth_alone(self):
-        features = np.zeros((3, 14, 96, 128), np.float32)
-        features[1:, 7, :10] = 1  # the first mouth is closed
-        targets = np.full((3, 3, 96, 128), 0.2, np.float32)
-        shown = targets.copy()
-        shown[:2, :, :5] += 0.2  # half of the second mouth's opening
-        shown[:, :, 50:] += 0.5  # skin
-        mouths = personalize.Pairs(features, targets, np.ones((3, 1, 96, 128), np.float32), np.arange(3))
-        assert personalize.changes(shown, mouths) == pytest.approx([0, 0.1, 0], abs=1e-6)
-
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
             values = np.zeros(N_PARAMETERS)
