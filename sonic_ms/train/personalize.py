@@ -43,10 +43,10 @@ INSIDE_WEIGHT = 4.0  # of the mouth's inside, besides the 1 of the lips; the ski
 OCCLUDED = 2.0  # times the median difference of the skin to the reference: a hand or hair before the mouth
 GAIN = (0.5, 2.0)  # of the light against the reference's; other frames are left out
 REHEARSED = 360  # mouths that the clip lacks
-# Differences in opening, stretch (both in half mouth widths) and jaw from which on two mouths are not alike. Both twice
-# and half of them leave more blocks (docs/personalize.md).
+# Differences in opening, stretch (both in half mouth widths) and jaw from which on two mouths are not alike. Twice and
+# half as much left more white blocks in speech, on one clip (docs/personalize.md).
 UNLIKE = np.array([0.05, 0.05, 0.075])
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.01 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0075 on the clip of docs/personalize.md
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class TestRun:
             personalize.personalize(clip, tmp_path / "model", steps=24)
         assert not (tmp_path / "model").exists()
 
-    def test_the_sync_figures_do_not_fall(self, run):
+    def test_the_sync_figures_hardly_fall(self, run):
         _, report = run
         before, after = report["sync"]["before"], report["sync"]["after"]
         assert after["envelope_r"] >= before["envelope_r"] - 0.03
