@@ -6,7 +6,8 @@ Source of the architecture: Radford et al. 2021, OpenCLIP ViT-H/14 as published 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.models.portable import LayerNorm, attention, gelu, merge_heads, quick_gelu, split_heads
+from sonic_ms.models.attention import attention, merge_heads, split_heads
+from sonic_ms.models.portable import LayerNorm, gelu, quick_gelu
 from sonic_ms.models.unet import MAX_SCORES
 
 ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}

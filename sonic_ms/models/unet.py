@@ -12,19 +12,17 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from sonic_ms.models.attention import Attention, merge_heads, split_heads
 from sonic_ms.models.portable import (
-    Attention,
     GatedGelu,
     GroupNorm,
     LayerNorm,
     add,
     columns_to_rows,
     conv2d,
-    merge_heads,
     multiply,
     rows_to_columns,
     silu,
-    split_heads,
     spread,
 )
 from sonic_ms.models.resnet import GROUPS, SpatioTemporalResBlock, Upsample

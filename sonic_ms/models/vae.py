@@ -6,7 +6,8 @@ Source of the architecture: AutoencoderKLTemporalDecoder (Blattmann et al. 2023;
 
 from mindspore import nn, ops
 
-from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, add, attention, conv2d, silu
+from sonic_ms.models.attention import attention
+from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, add, conv2d, silu
 from sonic_ms.models.resnet import GROUPS, SpatialResBlock, SpatioTemporalResBlock, Upsample
 from sonic_ms.models.unet import MAX_SCORES
 

@@ -3,7 +3,8 @@
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.models.portable import LayerNorm, attention, gelu, merge_heads, split_heads
+from sonic_ms.models.attention import attention, merge_heads, split_heads
+from sonic_ms.models.portable import LayerNorm, gelu
 from sonic_ms.models.unet import MAX_SCORES
 
 EPSILON = 1e-5

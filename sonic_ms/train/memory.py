@@ -85,9 +85,9 @@ class Moves:
 
 
 # Tensors that a block keeps for its backward pass, as [float32, network's own width] in tensors of (frames, channels,
-# pixels): every norm, SiLU and blend is float32, the rest is narrow in half precision. Read off the operators in
-# models/portable.py, resnet.py and unet.py: a product keeps both factors, a sigmoid its result, a matrix its input if
-# it is trained, GatedGelu both inputs, Attention q, k, v and its result.
+# pixels): every norm, SiLU and blend is float32, the rest is narrow in half precision. Read off the operators of the
+# networks in models/: a product keeps both factors, a sigmoid its result, a matrix its input if it is trained,
+# GatedGelu both inputs, Attention q, k, v and its result.
 
 
 def norm_silu_conv(taps, trained):

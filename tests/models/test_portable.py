@@ -5,44 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mindspore import nn, ops
+from cells import close, gradients, load, normal, run
 
 from sonic_ms.models import host, portable
-
-RNG = np.random.default_rng(5)
-
-
-def normal(*shape):
-    return RNG.standard_normal(shape, np.float32)
-
-
-class Graph(nn.Cell):
-    """A function as a graph-mode Cell."""
-
-    def __init__(self, function, *constants):
-        super().__init__()
-        self.function, self.constants = function, constants
-
-    def construct(self, *inputs):
-        return self.function(*inputs, *self.constants)
-
-
-def run(function, *arrays, constants=()):
-    cell = function if isinstance(function, nn.Cell) else Graph(function, *constants)
-    return cell(*[ms.Tensor(array) for array in arrays]).asnumpy()
-
-
-def load(cell, **arrays):
-    parameters = cell.parameters_dict()
-    for name, array in arrays.items():
-        parameters[name.replace("__", ".")].set_data(ms.Tensor(array))
-    return cell
-
-
-def close(ours, theirs, tolerance):
-    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= tolerance
 
 
 def test_gelu_is_the_exact_one_over_the_whole_range():
@@ -118,7 +83,7 @@ def test_bicubic_matrix():
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_gather_bilinear_is_grid_sample_with_borders(batch):
-    image, grid = normal(batch, 3, 6, 9), RNG.uniform(-3, 12, (batch, 2, 5, 4)).astype(np.float32)
+    image, grid = normal(batch, 3, 6, 9), np.random.default_rng(5).uniform(-3, 12, (batch, 2, 5, 4)).astype(np.float32)
     scale = torch.tensor([2 / 8, 2 / 5]).reshape(1, 2, 1, 1)
     normalised = (torch.from_numpy(grid) * scale - 1).permute(0, 2, 3, 1)
     theirs = F.grid_sample(
@@ -168,38 +133,6 @@ def test_prelu():
     x, slope = normal(2, 4, 3, 3), normal(4)
     cell = load(portable.PReLU(4), weight=slope)
     close(run(cell, x), F.prelu(torch.from_numpy(x), torch.from_numpy(slope)), 1e-6)
-
-
-@pytest.mark.parametrize("max_scores", [1 << 20, 3 * 2 * 9 * 7, 2 * 9 * 7, 2 * 4 * 7, 1])
-def test_attention_is_the_same_in_any_blocks(max_scores):
-    q, k, v = normal(3, 2, 9, 4) * 2, normal(3, 2, 7, 4) * 2, normal(3, 2, 7, 4)
-    theirs = F.scaled_dot_product_attention(*[torch.from_numpy(array) for array in (q, k, v)])
-    close(run(portable.attention, q, k, v, constants=(max_scores,)), theirs, 2e-6)
-
-
-class Gradients(nn.Cell):
-    """Of sum(change * cell(*inputs)) to every input."""
-
-    def __init__(self, cell):
-        super().__init__()
-        self.cell, self.gradient = cell, ops.GradOperation(get_all=True, sens_param=True)
-
-    def construct(self, change, *inputs):  # tensors in a tuple would be constants, without a gradient
-        return self.gradient(self.cell)(*inputs, change)
-
-
-def gradients(cell, *arrays, change):
-    found = Gradients(cell)(ms.Tensor(change), *[ms.Tensor(array) for array in arrays])
-    return [one.asnumpy() for one in found]
-
-
-@pytest.mark.parametrize("max_scores", [1 << 20, 2 * 9 * 7, 2 * 4 * 7, 1])
-def test_the_gradients_of_attention_that_keeps_no_scores(max_scores):
-    arrays, change = (normal(3, 2, 9, 4) * 2, normal(3, 2, 7, 4) * 2, normal(3, 2, 7, 4)), normal(3, 2, 9, 4)
-    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
-    (F.scaled_dot_product_attention(*tensors) * torch.from_numpy(change)).sum().backward()
-    for ours, theirs in zip(gradients(portable.Attention(max_scores), *arrays, change=change), tensors):
-        close(ours, theirs.grad, 5e-6)
 
 
 def test_the_gradients_of_gated_gelu_that_keeps_its_inputs_only():

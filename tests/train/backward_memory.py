@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from sonic_ms.models.portable import Attention
+from sonic_ms.models.attention import Attention
 from sonic_ms.models.unet import FeedForward
 from sonic_ms.train.base import recompute
 
