@@ -14,13 +14,14 @@ import numpy as np
 
 from sonic_ms import face
 from sonic_ms.audio import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count, load_audio
-from sonic_ms.config import require
+from sonic_ms.config import GenerateOptions, require
 from sonic_ms.data.sources import find_sources
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.models.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
 from sonic_ms.models.edge.audio_features import WINDOW
 from sonic_ms.models.edge.curves import JAW, OPEN, WIDTH
-from sonic_ms.models.edge.rig import seen_curves
+from sonic_ms.models.edge.rig import POSE, seen_curves
+from sonic_ms.portrait import prepare_portrait
 from sonic_ms.train.edge_audio import CurveLoss, Windows, features, predict, store, views
 from sonic_ms.train.footage import MAX_FRAMES, aligned, is_turned, parameter_row, reference, still_points, track
 from sonic_ms.train.trainer import LoopConfig, identity_of, train
@@ -71,11 +72,13 @@ def read_lesson(path, encoder):
             f"frames a second; convert it with ffmpeg -i VIDEO -r {FPS} OUT.mp4"
         )
     curves = predict(encoder, features(samples), count)
-    portrait, landmarks, picture = reference(path, found)
+    number, picture = reference(path, found)
+    landmarks = found[number]
+    portrait = prepare_portrait(picture, landmarks, GenerateOptions())
     still, turn = still_points(portrait, landmarks, picture.shape), face.pose(landmarks.points)[:2]
     seen = np.array([one is not None and not is_turned(one, turn) for one in found[:count]])
     for number in np.flatnonzero(seen):
-        row = parameter_row(portrait.rig, aligned(found[number], still)[1])
+        row = parameter_row(portrait.rig, aligned(found[number], still)[1], np.zeros(len(POSE)))
         curves[number] = seen_curves(portrait.rig, row, curves[number])
     return Lesson(samples, curves, seen)
 

@@ -2,7 +2,9 @@
 
 The clip is decoded twice: once for the landmarks of every frame, once for the mouth's rectangle of the frames that
 are used. A frame's lips are measured in the mouth frame of the reference (rig.py) and written into its parameter row,
-so that the motion field moves the reference's lips to where they are in the frame.
+so that the motion field moves the reference's lips to where they are in the frame. The reference's face is found and
+its head moves as in `generate`: a painter that saw one rig and one pose only paints nonsense when either differs a
+little.
 """
 
 import itertools
@@ -15,9 +17,10 @@ from sonic_ms import face, video
 from sonic_ms.config import GenerateOptions
 from sonic_ms.data.tracking import follow
 from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.idle import SWAY
 from sonic_ms.image import load_image
 from sonic_ms.models.edge import rig as rigs
-from sonic_ms.models.edge.rig import OFFSETS, TERMS
+from sonic_ms.models.edge.rig import OFFSETS, POSE, TERMS
 from sonic_ms.models.edge.texture import ROI_HEIGHT, ROI_WIDTH
 from sonic_ms.portrait import prepare_portrait
 
@@ -138,9 +141,27 @@ def align(points, still):
     return np.column_stack([turn, shift])
 
 
-def parameter_row(rig, points):
-    """The row of renderer parameters that moves the reference's lips to `points`, (468, 2) aligned, in crop units."""
-    row = rigs.frame_parameters(rig, np.zeros((1, 8)), np.zeros((1, 6)))[0]
+def head_poses(rng, n):
+    """(n, 6) poses in the order of rig.POSE, as far from the photo's as idle motion goes."""
+    poses = np.zeros((n, len(POSE)))
+    for name, amplitude in SWAY.items():
+        poses[:, POSE.index(name)] = rng.normal(0, amplitude, n)
+    return poses
+
+
+def move_head(matrix, row):
+    """matrix (2, 3) to crop units, followed by the motion of the head in a parameter row: the reverse of
+    FaceField.head, inside the face."""
+    centre = row[OFFSETS["head"] : OFFSETS["head"] + 2]
+    x, y, roll, zoom = row[OFFSETS["pose"] : OFFSETS["pose"] + 4]
+    forth = np.linalg.inv([[1 - zoom, roll], [-roll, 1 - zoom]])
+    return np.column_stack([forth @ matrix[:, :2], forth @ (matrix[:, 2] - centre + (x, y)) + centre])
+
+
+def parameter_row(rig, points, pose):
+    """The row of renderer parameters that moves the reference's lips to `points`, (468, 2) aligned, in crop units, and
+    its head by pose (6,), in the order of rig.POSE."""
+    row = rigs.frame_parameters(rig, np.zeros((1, 8)), pose[None])[0]
     middle, axis, half = rig.mouth[:2], rig.mouth[2:4], rig.mouth[4]
 
     def local(indices):
@@ -181,7 +202,7 @@ def rectangle(rgb, matrix, roi):
 
     scale = np.array([ROI_WIDTH / roi[2], ROI_HEIGHT / roi[3]])
     to_roi = scale[:, None] * (matrix - np.column_stack([np.zeros((2, 2)), roi[:2]]))
-    to_roi[:, 2] -= 0.5  # crop units count from the edge, pixels from their centres
+    to_roi[:, 2] += to_roi @ (0.5, 0.5, 0) - 0.5  # crop units count from the edge, pixels from their centres
     shrink = np.sqrt(abs(np.linalg.det(to_roi[:, :2])))
     if shrink < 1:  # no aliasing
         rgb = cv2.GaussianBlur(rgb, (0, 0), 0.45 * np.sqrt(1 / shrink**2 - 1) + 1e-3)
@@ -189,16 +210,10 @@ def rectangle(rgb, matrix, roi):
     return out.transpose(2, 0, 1).astype(np.float32) / 255
 
 
-def reference(path, found, photo=None):
-    """(Portrait, its Landmarks, the picture) of the clip's best frame, or of a photo of the same person."""
-    options = GenerateOptions()
-    if photo is not None:
-        rgb = load_image(photo)
-        landmarks, _ = face.choose_face(rgb)
-        return prepare_portrait(rgb, landmarks, options), landmarks, rgb
+def reference(path, found):
+    """(number, picture) of the frame that looks most like a portrait, see `choose_reference`."""
     number = choose_reference(path, found)
-    rgb = next(itertools.islice(video.read_video(path), number, None))
-    return prepare_portrait(rgb, found[number], options), found[number], rgb
+    return number, next(itertools.islice(video.read_video(path), number, None))
 
 
 def still_points(portrait, landmarks, shape):
@@ -237,23 +252,25 @@ def select(found, still, still_turn):
 
 def read_footage(path, photo=None):
     """Footage of a clip. Raises InputMissingError, FaceError, UsageError for clips that cannot serve."""
-    found = track(path)
-    notes = []
-    if len(found) > MAX_FRAMES:
-        found = found[:MAX_FRAMES]
+    everything = track(path)
+    found = everything[:MAX_FRAMES]
+    picture = reference(path, found)[1] if photo is None else load_image(photo)
+    landmarks, notes = face.choose_face(picture)  # not as tracked: so `generate` will find them
+    portrait = prepare_portrait(picture, landmarks, GenerateOptions())
+    if len(everything) > MAX_FRAMES:
         notes.append(f"only the first {MAX_FRAMES} frames of the clip are used")
-    portrait, landmarks, picture = reference(path, found, photo)
     still = still_points(portrait, landmarks, picture.shape)
     chosen = select(found, still, face.pose(landmarks.points)[:2])
     _require_open(path, len(chosen))
     rig = portrait.rig
-    wanted = {number: (matrix, points) for number, matrix, points in chosen}
+    poses = head_poses(np.random.default_rng(0), len(chosen))
+    wanted = {number: (matrix, points, pose) for (number, matrix, points), pose in zip(chosen, poses)}
     rows, targets, numbers = [], [], []
     for number, rgb in enumerate(itertools.islice(video.read_video(path), chosen[-1][0] + 1)):
         if number in wanted:
-            matrix, points = wanted[number]
-            rows.append(parameter_row(rig, points))
-            targets.append(rectangle(rgb, matrix, rig.roi))
+            matrix, points, pose = wanted[number]
+            rows.append(parameter_row(rig, points, pose))
+            targets.append(rectangle(rgb, move_head(matrix, rows[-1]), rig.roi))
             numbers.append(number)
     return Footage(portrait, np.array(rows), np.array(targets), np.array(numbers), len(found), notes, picture)
 

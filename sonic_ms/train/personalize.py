@@ -25,7 +25,7 @@ from sonic_ms.models.edge.renderer import ConvBlock, MouthFeatures, Painter, Pai
 from sonic_ms.models.edge.rig import OFFSETS, TERMS, frame_parameters
 from sonic_ms.models.edge.texture import OVERSAMPLING, make_texture
 from sonic_ms.train.edge_renderer import random_curves
-from sonic_ms.train.footage import read_footage
+from sonic_ms.train.footage import head_poses, read_footage
 from sonic_ms.train.trainer import LoopConfig, train
 from sonic_ms.units import EDGE_FOLDER
 from sonic_ms.weights import load_config, load_weights, save_model
@@ -105,7 +105,8 @@ def rehearse(footage, painter, numbers, seed):
     the clip has them all."""
     rng = np.random.default_rng(seed)
     known = footage.parameters[np.isin(footage.numbers, numbers)]
-    rows = frame_parameters(footage.portrait.rig, random_curves(rng, 8 * REHEARSED), np.zeros((8 * REHEARSED, 6)))
+    curves, poses = random_curves(rng, 8 * REHEARSED), head_poses(rng, 8 * REHEARSED)
+    rows = frame_parameters(footage.portrait.rig, curves, poses)
     rows = rows[are_unlike(rows, known)][:REHEARSED]
     if not len(rows):
         return None
