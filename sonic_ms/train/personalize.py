@@ -21,16 +21,24 @@ from tqdm import tqdm
 from sonic_ms.audio import load_audio, read_header, voice_activity
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.evaluate import evaluate
-from sonic_ms.models.edge.renderer import ConvBlock, MouthFeatures, Painter, PainterConfig, composite, fold_norms
+from sonic_ms.models.edge.renderer import (
+    FEATURES,
+    ConvBlock,
+    MouthFeatures,
+    Painter,
+    PainterConfig,
+    composite,
+    fold_norms,
+)
 from sonic_ms.models.edge.rig import OFFSETS, TERMS, frame_parameters
-from sonic_ms.models.edge.texture import OVERSAMPLING, make_texture
+from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture
 from sonic_ms.train.edge_renderer import random_curves
 from sonic_ms.train.footage import head_poses, read_footage
 from sonic_ms.train.trainer import LoopConfig, train
 from sonic_ms.units import EDGE_FOLDER
 from sonic_ms.weights import load_config, load_weights, save_model
 
-STEPS, BATCH, RATE = 400, 8, 1e-3
+STEPS, BATCH, RATE = 800, 8, 1e-3
 LIGHT = 0.1  # most that a training picture is made lighter or darker
 SYNC_SECONDS = 20.0  # of speech in the videos whose sync is measured
 SPOKEN = 0.2  # share of frames with voice below which a clip counts as silent
@@ -42,11 +50,11 @@ FEWEST_HELD_OUT = 5
 INSIDE_WEIGHT = 4.0  # of the mouth's inside, besides the 1 of the lips; the skin around does not count
 OCCLUDED = 2.0  # times the median difference of the skin to the reference: a hand or hair before the mouth
 GAIN = (0.5, 2.0)  # of the light against the reference's; other frames are left out
-REHEARSED = 360  # mouths that the clip lacks
-# Differences in opening, stretch (both in half mouth widths) and jaw from which on two mouths are not alike. Twice and
-# half as much left more white blocks in speech, on one clip (docs/personalize.md).
+REHEARSED = 720  # mouths that the clip lacks
+UNHEARD = 120  # others of that kind, which are measured and shown
+# differences in opening, stretch (both in half mouth widths) and jaw from which on two mouths are not alike
 UNLIKE = np.array([0.05, 0.05, 0.075])
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0075 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0074 on the clip of docs/personalize.md
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,10 @@ def move(portrait, parameters):
     network = MouthFeatures(portrait.crop.shape[0] * OVERSAMPLING).set_train(False)
     texture = Tensor(make_texture(portrait.crop))
     rows = np.pad(parameters, ((0, -len(parameters) % BATCH), (0, 0)), mode="edge")
-    parts = tqdm(range(0, len(rows), BATCH), desc="moving the reference", mininterval=2)
-    features = [network(texture, Tensor(rows[i : i + BATCH])).asnumpy() for i in parts]
-    return np.concatenate(features)[: len(parameters)]
+    features = np.empty((len(rows), FEATURES, ROI_HEIGHT, ROI_WIDTH), np.float32)  # 1.2 MB a row: no second copy
+    for i in tqdm(range(0, len(rows), BATCH), desc="moving the reference", mininterval=2):
+        features[i : i + BATCH] = network(texture, Tensor(rows[i : i + BATCH])).asnumpy()
+    return features[: len(parameters)]
 
 
 def shapes(parameters):
@@ -100,14 +109,14 @@ def are_unlike(rows, known):
     return (np.abs(shapes(rows)[:, None] - shapes(known)) / UNLIKE > 1).any(-1).all(-1)
 
 
-def rehearse(footage, painter, numbers, seed):
-    """Pairs of what `painter` shows at REHEARSED mouths of speech unlike all of the clip's frames `numbers`; None when
+def rehearse(footage, painter, numbers, seed, count):
+    """Pairs of what `painter` shows at `count` mouths of speech unlike all of the clip's frames `numbers`; None when
     the clip has them all."""
     rng = np.random.default_rng(seed)
     known = footage.parameters[np.isin(footage.numbers, numbers)]
-    curves, poses = random_curves(rng, 8 * REHEARSED), head_poses(rng, 8 * REHEARSED)
+    curves, poses = random_curves(rng, 8 * count), head_poses(rng, 8 * count)
     rows = frame_parameters(footage.portrait.rig, curves, poses)
-    rows = rows[are_unlike(rows, known)][:REHEARSED]
+    rows = rows[are_unlike(rows, known)][:count]
     if not len(rows):
         return None
     features = move(footage.portrait, rows)
@@ -249,7 +258,8 @@ def _tune(video, out, footage, steps, began):
     if len(training) < BATCH:
         raise UsageError(f"clip {video}: {len(training)} frames to learn from, expected {BATCH}; give a longer clip")
     config, painter = shipped_painter(EDGE_FOLDER)
-    rehearsal, unheard = (rehearse(footage, painter, training.numbers, seed) for seed in (0, 1))
+    rehearsal = rehearse(footage, painter, training.numbers, 0, REHEARSED)
+    unheard = rehearse(footage, painter, training.numbers, 1, UNHEARD)
     before, was = measure(painter, held_out), show(painter, held_out.features)
     loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
     train(ClipLoss(painter), Batches(training, rehearsal), loop, out / "training")

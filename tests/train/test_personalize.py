@@ -52,6 +52,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(personalize, "SYNC_SECONDS", 4.0)
         patch.setattr(personalize, "REHEARSED", 40)
+        patch.setattr(personalize, "UNHEARD", 40)
         yield
 
 
@@ -173,7 +174,7 @@ class TestParts:
         portrait = prepare_portrait(rgb, face.choose_face(rgb)[0], GenerateOptions())
         rows = frame_parameters(portrait.rig, np.zeros((1, 8)), np.zeros((1, 6)))
         clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
-        assert personalize.rehearse(clip, None, [3], 0) is None
+        assert personalize.rehearse(clip, None, [3], 0, 20) is None
 
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
