@@ -54,7 +54,7 @@ REHEARSED = 720  # mouths that the clip lacks
 UNHEARD = 120  # others of that kind, which are measured and shown
 # differences in opening, stretch (both in half mouth widths) and jaw from which on two mouths are not alike
 UNLIKE = np.array([0.05, 0.05, 0.075])
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0069 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0074 on the clip of docs/personalize.md
 
 
 @dataclass(frozen=True)
