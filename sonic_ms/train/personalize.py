@@ -10,7 +10,7 @@ painter's normalisations: they are folded, because a few hundred pictures of one
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -150,13 +150,6 @@ def split(pairs, frames):
     return pairs[early], pairs[first:]
 
 
-def keep_lips(pairs, painter):
-    """The pairs with the clip inside the mouth only: its lips, in another light and not quite in place, would blur
-    those of the photo."""
-    inside = pairs.features[:, 7:8]
-    return replace(pairs, targets=inside * pairs.targets + (1 - inside) * show(painter, pairs.features))
-
-
 class ClipLoss(nn.Cell):
     """L1 on lips and opening and on their gradients, as PaintLoss of the drawings, but blind to the skin around: it
     moves in ways that no paint explains."""
@@ -269,7 +262,7 @@ def _tune(video, out, footage, steps, began):
     unheard = rehearse(footage, painter, training.numbers, 1, UNHEARD)
     before, was = measure(painter, held_out), show(painter, held_out.features)
     loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
-    train(ClipLoss(painter), Batches(keep_lips(training, painter), rehearsal), loop, out / "training")
+    train(ClipLoss(painter), Batches(training, rehearsal), loop, out / "training")
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
     after = measure(painter, held_out)

@@ -138,13 +138,6 @@ class TestParts:
         assert names == [name for name, _ in shipped().parameters_and_names()]
         assert np.abs(stored(features).asnumpy() - folded(features).asnumpy()).max() < 1e-5
 
-    def test_a_target_shows_the_clip_inside_the_mouth_only(self, monkeypatch):
-        monkeypatch.setattr(personalize, "show", lambda painter, features: features[:, :3])
-        features, targets = np.zeros((2, FEATURES, 4, 4)), np.ones((2, 3, 4, 4))
-        features[:, 7, 1:3] = 1
-        kept = personalize.keep_lips(personalize.Pairs(features, targets, targets[:, :1], np.arange(2)), None)
-        assert kept.targets[:, :, 1:3].all() and not kept.targets[:, :, [0, 3]].any()
-
     def test_no_frame_next_to_a_held_out_one_is_trained_on(self):
         numbers = np.arange(0, 400, 2)
         planes = np.zeros((200, 1), np.float32)
