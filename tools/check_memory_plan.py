@@ -6,12 +6,13 @@
 Each case is a process of its own: it builds the networks and the trainer, compiles the step, notes its memory (RSS),
 takes three real steps and notes the largest. The difference is what a step needs beside weights and optimizer:
 activations, gradients, and what the kernels load when they first run. The last is measured too: by a case whose
-activations are next to nothing. Constants of sonic_ms/train/memory.py may be fitted to the cases marked `fit`, never to
-those marked `check`. Exit code 1 if a `check` is off by more than 15 %. float32 only: the CPU's kernels for float16
-keep indices (docs/deploy.md), which an Ascend has no use for.
+activations are next to nothing. Constants of sonic_ms/train/activations.py may be fitted to the cases marked `fit`,
+never to those marked `check`. Exit code 1 if a `check` is off by more than 15 %. float32 only: the CPU's kernels for
+float16 keep indices (docs/deploy.md), which an Ascend has no use for.
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -27,7 +28,8 @@ sys.path.insert(0, str(ROOT))  # run from a checkout without installing
 BAR = 0.15
 CROSS, CHANNELS = 64, 8
 BASE = {"channels": (64,), "heads": (2,), "batch": 1, "frames": 8, "height": 32, "width": 32, "trainable": ["all"],
-        "recompute": False}  # fmt: skip
+        "recompute": False, "decoder": None}  # fmt: skip
+WINDOW = 4  # frames that the lip-sync term decodes, in cases with a decoder
 CASES = (
     ("base", {"frames": 1, "height": 8, "width": 8}),
     ("fit", {}),
@@ -53,13 +55,18 @@ CASES = (
     ("check", {"trainable": ["lora"], "channels": (96,), "heads": (3,), "batch": 2, "frames": 3}),
     ("check", {"trainable": ["temporal"], "channels": (64, 128), "heads": (2, 4), "frames": 6, "width": 24}),
     ("check", {"trainable": ["audio", "temporal"], "channels": (128,), "heads": (4,), "height": 24, "recompute": True}),
+    ("check", {"trainable": ["audio"], "frames": 4, "recompute": True, "decoder": (32, 64, 64)}),
+    ("check", {"trainable": ["audio"], "frames": 6, "height": 16, "width": 24, "decoder": (64, 96)}),
+    ("check", {"frames": 4, "height": 24, "batch": 2, "recompute": True, "decoder": (64, 64)}),
 )  # fmt: skip
 
 
 def settings(case):
-    """(configs of the networks, BaseFinetuneConfig) of a case."""
-    from sonic_ms.models.configs import AdapterConfig, UNetConfig
+    """(configs of the networks, BaseFinetuneConfig, DecodedWindow or None) of a case."""
+    from sonic_ms.models.configs import AdapterConfig, UNetConfig, VAEConfig
+    from sonic_ms.train.activations import DecodedWindow
     from sonic_ms.train.base import BaseFinetuneConfig
+    from sonic_ms.train.syncnet_loss import SyncConfig
     from sonic_ms.train.trainer import LoopConfig
 
     unet = UNetConfig(case["channels"], case["heads"], CROSS, 32, 96, layers_per_block=1, num_frames=case["frames"])
@@ -69,15 +76,47 @@ def settings(case):
         "audio2bucket": AdapterConfig(50, 1, CHANNELS, 16, 1, 2, CROSS),
     }
     loop, trainable = LoopConfig(3, case["batch"], 1e-4), tuple(case["trainable"])
-    return configs, BaseFinetuneConfig(
-        "none", "none", loop, trainable=trainable, frames=case["frames"], recompute=case["recompute"]
+    window = DecodedWindow(VAEConfig(case["decoder"]), WINDOW) if case["decoder"] else None
+    sync = SyncConfig("none", max_sigma=1e9) if window else None
+    config = BaseFinetuneConfig(
+        "none", "none", loop, trainable=trainable, frames=case["frames"], recompute=case["recompute"], sync=sync
     )
+    return configs, config, window
 
 
 def resident(key):
     """VmRSS or VmHWM of this process in bytes."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[key].split()[0]) * 1024
+
+
+def sync_term(window):
+    """SyncTerm with random weights for a DecodedWindow, None for None."""
+    from sonic_ms.models.syncnet import SyncNet, SyncNetConfig
+    from sonic_ms.models.vae import Decoder
+    from sonic_ms.train.syncnet_loss import SyncTerm
+
+    if window is None:
+        return None
+    expert = SyncNet(SyncNetConfig(window.frames, (8, 8, 8, 8), 16))
+    return SyncTerm(Decoder(window.vae), window.vae.scaling_factor, expert, window.frames)
+
+
+def sync_inputs(window, mask, drawn):
+    """What SyncWindows would give for the first frames of every clip, whose sound is silence. mask (b, H, W)."""
+    from sonic_ms.audio import N_MELS
+    from sonic_ms.models.syncnet import MEL_PER_FRAME, mouth_matrices
+
+    if window is None:
+        return ()
+    b, height, width = mask.shape
+    side = window.vae.downscale / 8  # the pictures are smaller than the mask where the decoder has fewer levels
+    sides = round(height * side), round(width * side)
+    rows, columns = mouth_matrices((0, 0, sides[1], sides[0]), *sides)
+    index = np.concatenate([clip * len(drawn.noise[0]) + np.arange(window.frames) for clip in range(b)])
+    mel = np.zeros((b, 1, N_MELS, MEL_PER_FRAME * window.frames), np.float32)
+    sigma = np.float32(drawn.sigma).reshape(-1, 1, 1, 1, 1)
+    return index.astype(np.int32), sigma, np.stack([rows] * b), np.stack([columns] * b), mel, np.ones(b, np.float32)
 
 
 def measure(case):
@@ -91,9 +130,9 @@ def measure(case):
     from sonic_ms.train.trainer import Run
 
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    configs, config = settings(case)
+    configs, config, window = settings(case)
     cells = {name: CELLS[name](one) for name, one in configs.items()}
-    loss = build_loss(SimpleNamespace(cells=cells, configs=configs), config)
+    loss = build_loss(SimpleNamespace(cells=cells, configs=configs), config, sync_term(window))
 
     def make_batch(rng, size):
         frames, height, width = case["frames"], case["height"], case["width"]
@@ -107,7 +146,8 @@ def measure(case):
             "buckets": rng.uniform(10, 40, (size, 2)),
         }
         noise = NoiseConfig()
-        return network_inputs(configs["unet"], 1.0, clips, draw(rng, clips["latents"].shape, noise), noise)
+        drawn = draw(rng, clips["latents"].shape, noise)
+        return *network_inputs(configs["unet"], 1.0, clips, drawn, noise), *sync_inputs(window, clips["mask"], drawn)
 
     with tempfile.TemporaryDirectory() as folder:
         run = Run(loss, make_batch, config.loop, Path(folder), None, {}, Group())
@@ -125,12 +165,14 @@ def measure(case):
 
 def predict(case):
     """Bytes of activations, gradients, and what oneDNN keeps for convolutions."""
-    from sonic_ms.train.memory import plan, scratch_bytes, unbuilt_shapes
+    from sonic_ms.train.activations import scratch_bytes
+    from sonic_ms.train.memory import plan, unbuilt_shapes
 
-    configs, config = settings(case)
+    configs, config, window = settings(case)
     size = configs["unet"], config, case["height"], case["width"]
-    needed = plan(size[0], unbuilt_shapes(configs, config), *size[1:])
-    return needed.activations + needed.gradients + scratch_bytes(*size)
+    shapes = unbuilt_shapes(configs, dataclasses.replace(config, sync=None))  # what is frozen has no gradients
+    needed = plan(size[0], shapes, *size[1:], window=window)
+    return needed.activations + needed.gradients + scratch_bytes(*size, window)
 
 
 def main(arguments=None):

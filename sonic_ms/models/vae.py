@@ -6,7 +6,7 @@ Source of the architecture: AutoencoderKLTemporalDecoder (Blattmann et al. 2023;
 
 from mindspore import nn, ops
 
-from sonic_ms.models.attention import attention
+from sonic_ms.models.attention import Attention
 from sonic_ms.models.portable import FrameConv, GroupNorm, PaddedConv2d, add, conv2d, silu
 from sonic_ms.models.resnet import GROUPS, SpatialResBlock, SpatioTemporalResBlock, Upsample
 from sonic_ms.models.unet import MAX_SCORES
@@ -20,7 +20,7 @@ class MidAttention(nn.Cell):
 
     def __init__(self, channels, max_scores):
         super().__init__()
-        self.max_scores = max_scores
+        self.attention = Attention(max_scores)
         self.group_norm = GroupNorm(GROUPS, channels, EPSILON)
         self.to_q = nn.Dense(channels, channels)
         self.to_k = nn.Dense(channels, channels)
@@ -32,7 +32,7 @@ class MidAttention(nn.Cell):
         tokens = ops.transpose(ops.reshape(self.group_norm(x), (n, c, h * w)), (0, 2, 1))  # (n, h*w, c)
         shape = (n, 1, h * w, c)
         q, k, v = (ops.reshape(project(tokens), shape) for project in (self.to_q, self.to_k, self.to_v))
-        mixed = ops.reshape(attention(q, k, v, self.max_scores), (n, h * w, c))
+        mixed = ops.reshape(self.attention(q, k, v), (n, h * w, c))
         return add(x, ops.reshape(ops.transpose(self.to_out(mixed), (0, 2, 1)), (n, c, h, w)))
 
 

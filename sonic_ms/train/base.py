@@ -20,7 +20,8 @@ from sonic_ms.digest import weights_digest
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.models.resnet import SpatialResBlock, TemporalResBlock
 from sonic_ms.models.unet import SpatialBlock, TemporalBlock
-from sonic_ms.models.vae import Decoder
+from sonic_ms.models.vae import Decoder, MidAttention
+from sonic_ms.train.activations import DecodedWindow
 from sonic_ms.train.clips import Batches
 from sonic_ms.train.diffusion import NoiseConfig, SonicLoss
 from sonic_ms.train.distributed import Group, join
@@ -147,9 +148,13 @@ def freeze(loss, trainable):
 
 
 def recompute_blocks(cell):
-    """Keep no activations inside the blocks of the UNet: only what goes from one to the next."""
+    """Keep no activations inside the blocks of the UNet or the VAE's decoder: only what goes from one to the next.
+
+    None with attention may be left out: MindSpore names the nodes of all attentions alike, and computes nothing again
+    that comes after a node which has the name of a backward pass outside of a block (see `recompute`).
+    """
     for _, inner in cell.cells_and_names():
-        if isinstance(inner, (SpatialResBlock, TemporalResBlock, SpatialBlock, TemporalBlock)):
+        if isinstance(inner, (SpatialResBlock, TemporalResBlock, SpatialBlock, TemporalBlock, MidAttention)):
             recompute(inner)
 
 
@@ -203,7 +208,8 @@ def finetune(config, samples, folder, resume=False, group=None):
     sync, windows = build_sync(networks, config) if config.sync else (None, None)
     loss = build_loss(networks, config, sync)
     height, width = np.shape(samples[0]["latents"])[-2:] if len(samples) else (1, 1)  # Batches refuses an empty set
-    check_memory(networks.configs["unet"], shapes_of(loss), config, height, width, group.size)
+    window = DecodedWindow(networks.configs["vae"], windows.frames) if windows else None
+    check_memory(networks.configs["unet"], shapes_of(loss), config, height, width, group.size, window=window)
     scaling = networks.configs["vae"].scaling_factor
     batches = Batches(samples, config.frames, networks.configs, scaling, config.noise, windows)
     validate = Validation(config.validation, networks, folder) if config.validation and group.rank == 0 else None

@@ -9,17 +9,13 @@ from check_memory_plan import BASE, CASES, predict
 from sonic_ms.base_check import PUBLISHED, SMALL
 from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import ResourceError
+from sonic_ms.train.activations import Moves, activation_bytes, cross_attention, feed_forward, halves
 from sonic_ms.train.base import BaseFinetuneConfig
 from sonic_ms.train.distributed import Group
 from sonic_ms.train.memory import (
     DEVICES,
     RESERVE,
-    Moves,
-    activation_bytes,
     check_memory,
-    cross_attention,
-    feed_forward,
-    halves,
     plan,
     shapes_of,
     table,
