@@ -29,6 +29,10 @@ class DecodedWindow:
     vae: VAEConfig
     frames: int
 
+    def sides(self, height, width):
+        """Of the pictures, from those of the latents."""
+        return height * self.vae.downscale, width * self.vae.downscale
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -189,7 +193,7 @@ def activation_bytes(unet, config, height, width, window=None):
     peak, kept = backward_peak(halves(unet, Moves.of(config)), clips * config.frames, height, width, config)
     if window is None:
         return peak
-    sides = height * window.vae.downscale, width * window.vae.downscale
+    sides = window.sides(height, width)
     return max(peak, backward_peak(decoder_halves(window.vae), clips * window.frames, *sides, config, kept)[0])
 
 
@@ -215,17 +219,17 @@ def decoder_convolutions(vae):
     return found + [(level - 1, size, size) for level, size in enumerate(channels) if level]
 
 
-def gradient_scratch(found, frames, height, width, first_input, weights):
+def gradient_scratch(layers, frames, height, width, first_input, weights):
     """Bytes that oneDNN keeps for the gradients of convolutions on a CPU, all the time.
 
     To the input: on each thread the windows of one frame, or on one thread if the frames cannot be shared out evenly,
     and the weights twice; to the weights: one frame's windows and the weights. Measured on convolutions alone, on two
-    threads. found: see `convolutions`; first_input: number of the first one with a gradient to the input; weights:
+    threads. layers: see `convolutions`; first_input: number of the first one with a gradient to the input; weights:
     whether they have gradients too.
     """
     threads, total = os.cpu_count(), 0
     threads = threads if frames % threads == 0 else 1
-    for number, (level, channels_in, channels_out) in enumerate(found):
+    for number, (level, channels_in, channels_out) in enumerate(layers):
         patches, matrix = 9 * channels_in * (height >> level) * (width >> level), 9 * channels_in * channels_out
         total += (number >= first_input) * (threads * patches + 2 * matrix) + weights * (patches + matrix)
     return WIDE_BYTES * total
@@ -238,5 +242,5 @@ def scratch_bytes(unet, config, height, width, window=None):
     total = gradient_scratch(convolutions(unet), clips * config.frames, height, width, first, moves.spatial)
     if window is None:
         return total
-    sides = height * window.vae.downscale, width * window.vae.downscale
+    sides = window.sides(height, width)
     return total + gradient_scratch(decoder_convolutions(window.vae), clips * window.frames, *sides, 0, False)
