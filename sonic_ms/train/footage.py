@@ -8,7 +8,7 @@ little.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -194,6 +194,16 @@ def parameter_row(rig, points, pose):
     put("teeth", rigs.lower_teeth(chin, target[2, 0] - rig.seam[0]))
     put("paint", [gap, jaw, 0.0, rounding])
     return row
+
+
+def lower_the_teeth(footage, amount):
+    """The Footage with rows that place both rows of teeth further down by `amount` half mouth widths."""
+    rows = footage.parameters.copy()
+    seam = rows[:, OFFSETS["seam"]]  # a view of the middle of the line that the teeth hang from
+    seam += amount
+    lower_lip = rows[:, OFFSETS["target"] + 2 * TERMS]
+    rows[:, OFFSETS["teeth"]] = rigs.lower_teeth(rows[:, OFFSETS["chin"]], lower_lip - seam)
+    return replace(footage, parameters=rows)
 
 
 def rectangle(rgb, matrix, roi):

@@ -20,10 +20,11 @@ from sonic_ms.errors import FaceError, OutputError, UsageError
 from sonic_ms.idle import SWAY
 from sonic_ms.image import load_image
 from sonic_ms.models.edge.renderer import FEATURES, Painter, PainterConfig, fold_norms
-from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, POSE, frame_parameters
+from sonic_ms.models.edge.rig import LOWER_TEETH, N_PARAMETERS, OFFSETS, POSE, TERMS, frame_parameters
 from sonic_ms.pipeline import load_model
 from sonic_ms.portrait import prepare_portrait
 from sonic_ms.train import footage, personalize
+from sonic_ms.train.edge_renderer import random_curves
 from sonic_ms.units import EDGE_FOLDER
 from sonic_ms.weights import load_weights, save_model
 
@@ -61,7 +62,7 @@ def quick():
 def run(quick, clip, tmp_path_factory):
     """(folder, report) of a short run."""
     out = tmp_path_factory.mktemp("run") / "model"
-    return out, personalize.personalize(clip, out, steps=24)
+    return out, personalize.personalize(clip, out, steps=40)
 
 
 class TestRun:
@@ -80,7 +81,7 @@ class TestRun:
         batches = personalize.Batches
         monkeypatch.setattr(personalize, "Batches", lambda training, rehearsal: batches(training))
         with pytest.raises(UsageError, match=r"it does not show would look different by 0\.\d+, expected at"):
-            personalize.personalize(clip, tmp_path / "model", steps=24)
+            personalize.personalize(clip, tmp_path / "model", steps=40)
         assert not (tmp_path / "model").exists()
 
     def test_the_sync_figures_hardly_fall(self, run):
@@ -190,6 +191,17 @@ class TestParts:
         spread = moved[0][:, OFFSETS["pose"] : OFFSETS["pose"] + 4].std(0)
         assert np.allclose(spread, usual, rtol=0.15)
 
+    @pytest.mark.parametrize("lower", [0.0, 0.25])
+    def test_the_height_of_the_teeth_is_found_in_another_colour(self, hopper, lower):
+        portrait = prepare_portrait(hopper, face.choose_face(hopper)[0], GenerateOptions())
+        rows = frame_parameters(portrait.rig, random_curves(np.random.default_rng(0), 6), np.zeros((6, 6)))
+        clip = footage.Footage(portrait, rows, None, np.arange(6), 6, [], hopper)
+        painter = fold_norms(shipped())
+        drawn = personalize.show(painter, personalize.move(portrait, footage.lower_the_teeth(clip, lower).parameters))
+        drawn = 0.2 + 0.5 * drawn * np.float32([0.3, 1, 0.6])[None, :, None, None]
+        pairs = personalize.Pairs(personalize.move(portrait, rows), drawn, drawn[:, :1], np.arange(6))
+        assert personalize.find_teeth(clip, painter, pairs) == pytest.approx(lower, abs=0.051)
+
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
             values = np.zeros(N_PARAMETERS)
@@ -234,6 +246,22 @@ class TestFootage:
         gap = OFFSETS["paint"]
         assert still[OFFSETS["width"]] == pytest.approx(0, abs=1e-6)
         assert wide[gap] - still[gap] == pytest.approx(0.3, abs=0.06)
+
+    def test_lowered_teeth_leave_the_lips_and_stay_behind_the_lower_one(self, hopper):
+        portrait = prepare_portrait(hopper, face.choose_face(hopper)[0], GenerateOptions())
+        curves = random_curves(np.random.default_rng(0), 40)
+        rows = frame_parameters(portrait.rig, curves, np.zeros((40, 6)))
+        clip = footage.Footage(portrait, rows, None, np.arange(40), 40, [], hopper)
+        lowered = footage.lower_the_teeth(clip, 0.2).parameters
+        seam, teeth = OFFSETS["seam"], OFFSETS["teeth"]
+        assert np.array_equal(rows, frame_parameters(portrait.rig, curves, np.zeros((40, 6))))
+        assert np.array_equal(np.delete(lowered, [seam, teeth], 1), np.delete(rows, [seam, teeth], 1))
+        assert np.allclose(lowered[:, seam] - rows[:, seam], 0.2)
+        fall = lowered[:, seam] + lowered[:, teeth] - rows[:, seam] - rows[:, teeth]
+        assert (fall > -1e-6).all() and (fall < 0.2 + 1e-6).all() and fall.max() > 0.19
+        assert np.isclose(fall, 0, atol=1e-6).any()  # as much of them as the lower lip ever leaves stands out already
+        edge = lowered[:, seam] + lowered[:, teeth]
+        assert (edge >= rows[:, OFFSETS["target"] + 2 * TERMS] - LOWER_TEETH).all()
 
     def test_the_reference_is_read_as_generate_will_read_it(self, clip, run):
         """A tracked mesh differs a little from one found in a still: the painter would be told another face."""
