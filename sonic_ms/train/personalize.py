@@ -56,7 +56,7 @@ UNHEARD = 120  # others of that kind, which are measured and shown
 UNLIKE = np.array([0.05, 0.05, 0.075])
 TEETH_HEIGHTS = np.round(np.arange(-0.1, 0.65, 0.05), 2)  # half mouth widths below the average, see `find_teeth`
 TEETH_FRAMES = 40  # that these are compared on
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0074 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0037 on the clip of docs/personalize.md
 
 
 @dataclass(frozen=True)
