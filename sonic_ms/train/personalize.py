@@ -56,6 +56,9 @@ UNHEARD = 120  # others of that kind, which are measured and shown
 UNLIKE = np.array([0.05, 0.05, 0.075])
 TEETH_HEIGHTS = np.round(np.arange(-0.1, 0.65, 0.05), 2)  # half mouth widths below the average, see `find_teeth`
 TEETH_FRAMES = 40  # that these are compared on
+DRAWN_DETAIL = 0.6  # share of the shipped painter's detail in what is learned, see `draw_details`
+DRAWN_LIKENESS = 0.3  # correlation of both mouths below which none is: lips that are closed in the clip
+DETAIL_SIZE = 2.0  # pixels of the mouth's rectangle: sigma of the blur that takes details away
 MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0037 on the clip of docs/personalize.md
 
 
@@ -152,6 +155,11 @@ def split(pairs, frames):
     return pairs[early], pairs[first:]
 
 
+def likeness(*colours):
+    """Correlation of the greys of two lists of pixels, each (3, n)."""
+    return np.corrcoef([one.mean(0) for one in colours])[0, 1]
+
+
 def find_teeth(footage, painter, pairs):
     """How many half mouth widths further down than average the teeth of a clip are: there what is bright and what is
     dark inside the mouth correlates most between the clip and what the shipped painter shows.
@@ -162,12 +170,38 @@ def find_teeth(footage, painter, pairs):
     some = pairs[np.linspace(0, len(pairs) - 1, min(TEETH_FRAMES, len(pairs))).astype(int)]
     used = np.isin(footage.numbers, some.numbers)
     rows = [lower_the_teeth(footage, height).parameters[used] for height in TEETH_HEIGHTS]
-    likeness = []
+    found = []
     for features in np.split(move(footage.portrait, np.concatenate(rows)), len(rows)):
         inside = features[:, 7] > 0.5
-        greys = [pictures.mean(1)[inside] for pictures in (show(painter, features), some.targets)]
-        likeness.append(np.corrcoef(greys)[0, 1])
-    return float(TEETH_HEIGHTS[np.argmax(likeness)])
+        found.append(likeness(*[one.swapaxes(0, 1)[:, inside] for one in (show(painter, features), some.targets)]))
+    return float(TEETH_HEIGHTS[np.argmax(found)])
+
+
+def without_details(picture, mask):
+    """A picture (3, h, w) blurred inside a mask (h, w), bool, to which the pixels outside add nothing."""
+    import cv2
+
+    mask = np.float32(mask)
+    *planes, total = [cv2.GaussianBlur(plane * mask, (0, 0), DETAIL_SIZE) for plane in (*picture, np.ones_like(mask))]
+    return np.stack(planes) / np.maximum(total, 1e-3)
+
+
+def draw_details(pairs, painter):
+    """Pairs whose mouths have the light and shade of the clip inside, but the details that `painter` draws there, in
+    frames where both show nearly the same.
+
+    The gaps between teeth are faint and lie elsewhere with every turn of the head: L1 answers with the median, a white
+    row without any.
+    """
+    targets = pairs.targets.copy()
+    for target, drawn, feature in zip(targets, show(painter, pairs.features), pairs.features):
+        inside = feature[7] > 0.5
+        if likeness(target[:, inside], drawn[:, inside]) < DRAWN_LIKENESS:
+            continue
+        details = drawn - without_details(drawn, inside)
+        learned = np.clip(without_details(target, inside) + DRAWN_DETAIL * details, 0, 1)
+        target += feature[7] * (learned - target)
+    return replace(pairs, targets=targets)
 
 
 class ClipLoss(nn.Cell):
@@ -285,8 +319,9 @@ def _tune(video, out, footage, steps, began):
     rehearsal = rehearse(footage, painter, training.numbers, 0, REHEARSED)
     unheard = rehearse(footage, painter, training.numbers, 1, UNHEARD)
     before, was = measure(painter, held_out), show(painter, held_out.features)
+    learned = draw_details(training, painter)
     loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
-    train(ClipLoss(painter), Batches(training, rehearsal), loop, out / "training")
+    train(ClipLoss(painter), Batches(learned, rehearsal), loop, out / "training")
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
     after = measure(painter, held_out)

@@ -202,6 +202,27 @@ class TestParts:
         pairs = personalize.Pairs(personalize.move(portrait, rows), drawn, drawn[:, :1], np.arange(6))
         assert personalize.find_teeth(clip, painter, pairs) == pytest.approx(lower, abs=0.051)
 
+    def test_what_is_learned_has_the_light_of_the_clip_and_the_details_of_the_painter(self, monkeypatch):
+        features = np.zeros((3, FEATURES, 96, 128), np.float32)
+        features[:, 7, 30:60, 30:90] = 1
+        inside = features[0, 7] > 0
+        gaps = np.arange(128) % 8 < 2
+        drawn = np.broadcast_to(np.where(gaps, 0.2, 0.8), (3, 3, 96, 128)).astype(np.float32)
+        noise = np.random.default_rng(0).uniform(-0.3, 0.3, (3, 1, 96, 128))
+        shade = np.linspace(0.3, 0.5, 128)
+        clip = (shade + noise + np.array([0.4, 0.4, -0.4])[:, None, None, None] * (drawn - 0.65)).astype(np.float32)
+        monkeypatch.setattr(personalize, "show", lambda painter, features: drawn)
+        pairs = personalize.Pairs(features, clip, features[:, 7:8], np.arange(3))
+        learned = personalize.draw_details(pairs, None).targets
+        assert np.array_equal(learned[:, :, ~inside], clip[:, :, ~inside])
+        assert np.array_equal(learned[2], clip[2])  # another mouth than is drawn
+        for one in learned[:2]:
+            assert np.corrcoef(one.mean(0)[inside], drawn[0, 0][inside])[0, 1] > 0.9
+            columns = one[:, 30:60, 40:80].mean((0, 1)).reshape(5, 8)  # whole teeth
+            assert np.allclose(columns.mean(1), shade[40:80].reshape(5, 8).mean(1), atol=0.03)
+            contrast = one[:, 30:60, 40:80][..., ~gaps[40:80]].mean() - one[:, 30:60, 40:80][..., gaps[40:80]].mean()
+            assert 0.5 * 0.6 < contrast < 0.7 * 0.6
+
     def test_a_mouth_is_unlike_when_opening_stretch_or_jaw_is(self):
         def row(opening, stretch, jaw):
             values = np.zeros(N_PARAMETERS)
