@@ -59,7 +59,7 @@ TEETH_FRAMES = 40  # that these are compared on
 DRAWN_DETAIL = 0.6  # share of the shipped painter's detail in what is learned, see `draw_details`
 DRAWN_LIKENESS = 0.3  # correlation of both mouths below which none is: lips that are closed in the clip
 DETAIL_SIZE = 2.0  # pixels of the mouth's rectangle: sigma of the blur that takes details away
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0037 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0040 on the clip of docs/personalize.md
 
 
 @dataclass(frozen=True)
