@@ -90,12 +90,14 @@ def build_parser():
 
     export = commands.add_parser("export", help="write a model's graphs as MINDIR and ONNX, for the other engines")
     export.add_argument("--model", default="sonic-edge", help="sonic-edge, or the folder of a model")
-    export.add_argument("--format", default="mindir,onnx", help="mindir, onnx or both (default: mindir,onnx)")
+    export.add_argument("--format", help="mindir, onnx or both, as mindir,onnx (default: both)")
     export.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="of weights and activations")
     export.add_argument("--gear", action="append", default=[],
         help="sonic-edge: side of the moving square, repeatable (default: all); sonic-base: WIDTHxHEIGHT")  # fmt: skip
     export.add_argument("--decode-chunk-size", type=int, metavar="N",
         help="sonic-base: frames the decoder's graph takes at once; fewer need less memory (default: 8)")  # fmt: skip
+    export.add_argument("--for-cpu", action="store_true",
+        help="sonic-base: a UNet that MindSpore runs faster on a CPU, in more memory; for nothing else")  # fmt: skip
     export.add_argument("--out", required=True, help="folder of the bundle, must not exist")
     export.add_argument("-v", "--verbose", action="store_true", help="on an error, show where it happened")
     export.set_defaults(run=_export)
@@ -267,10 +269,11 @@ def _evaluate(args):
 def _export(args):
     from sonic_ms.export import FORMATS, export_model, to_stderr
 
-    formats = tuple(args.format.split(","))
-    if not formats or not set(formats) <= set(FORMATS):
+    formats = tuple(args.format.split(",")) if args.format else None
+    if not set(formats or ()) <= set(FORMATS):
         raise UsageError(f"format {args.format!r}; expected {', '.join(FORMATS)} or both")
-    export_model(args.model, args.out, formats, args.dtype, args.gear, args.decode_chunk_size, to_stderr)
+    gears, chunk = args.gear, args.decode_chunk_size
+    export_model(args.model, args.out, formats, args.dtype, gears, chunk, to_stderr, args.for_cpu)
     print(args.out)
 
 

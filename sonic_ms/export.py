@@ -30,12 +30,13 @@ LICENCES = {
 }
 
 
-def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print):
+def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print, for_cpu=None):
     """Write a bundle.
 
     model: sonic-edge or sonic-base. units: {name: units.Unit}. out: folder to make; it must not exist. formats: of
     FORMATS. gear: dict of the sizes the graphs are made for. configs: {network: config dataclass}, saved along.
-    Returns the Bundle. Raises OutputError when a file cannot be written or does not compute what its Cell computes.
+    for_cpu: {unit: function that rearranges its Cell}. Returns the Bundle. Raises OutputError when a file cannot be
+    written or does not compute what its Cell computes.
     """
     from sonic_ms.runtime.mindspore import start
     from sonic_ms.weights import save_config
@@ -53,7 +54,8 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
             save_config(config, part / "config" / network)
         entries = {}
         for name, unit in units.items():
-            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress)
+            rearrange = (for_cpu or {}).get(name)
+            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress, rearrange)
         manifest = {
             "format": 1,
             "model": model,
@@ -63,6 +65,7 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
             "weights_sha256": weights_sha256,
             "licence": LICENCES[model],
             "gear": gear,
+            "for_cpu": bool(for_cpu),
             "units": entries,
         }
         write_manifest(part, manifest)
@@ -74,14 +77,19 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
     return Bundle.load(out)
 
 
-def export_unit(ms, unit, folder, formats, tolerance, progress=print):
-    """Export one unit into folder/FORMAT/ and compare it: its entry of the manifest."""
+def export_unit(ms, unit, folder, formats, tolerance, progress=print, rearrange=None):
+    """Export one unit into folder/FORMAT/ and compare it with its Cell as it is built, also where the exported one is
+    rearranged: its entry of the manifest."""
     started = time.perf_counter()
     inputs = sample_inputs(unit)
     cell = unit.build()
     tensors = [ms.Tensor(array) for array in inputs.values()]
     expected = as_arrays(cell(*tensors))
     check_outputs(unit, expected, "its Cell")
+    if rearrange:
+        del cell
+        gc.collect()
+        cell = rearrange(unit.build())
     entry = unit_entry(unit)
     files = {
         kind: {"mindir": write_mindir, "onnx": write_onnx}[kind](ms, cell, tensors, unit, folder) for kind in formats
@@ -231,17 +239,22 @@ def _megabytes(folder, entry):
     return f"{size / 1e6:.1f} MB"
 
 
-def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), chunk=None, progress=print):
+def export_model(name, out, formats=None, precision="fp32", gears=(), chunk=None, progress=print, for_cpu=False):
     """`sonic-ms export`: find the units of a model and write its bundle.
 
     name: sonic-edge, the folder of one, or the folder of a converted sonic-base. gears: for sonic-edge the sides of the
     square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default. chunk: frames that
-    sonic-base's decoder takes at once, 1 to 64, 8 by default: fewer need less memory, see `sonic-ms lint`.
+    sonic-base's decoder takes at once, 1 to 64, 8 by default: fewer need less memory, see `sonic-ms lint`. for_cpu:
+    rearrange sonic-base's UNet for MindSpore on a CPU, see models/winograd.py. formats: of FORMATS, all that there can
+    be by default.
     """
     from sonic_ms.pipeline import is_base
 
+    if for_cpu and (not is_base(name) or precision != "fp32" or "onnx" in (formats or ())):
+        raise UsageError("--for-cpu is for the MINDIR of sonic-base in float32; leave it out, or --dtype and --format")
+    formats = formats or (("mindir",) if for_cpu else FORMATS)
     if is_base(name):
-        return _export_base(Path(name), out, formats, precision, gears, chunk, progress)
+        return _export_base(Path(name), out, formats, precision, gears, chunk, progress, for_cpu)
     if chunk is not None:
         raise UsageError(f"{chunk} frames a chunk: only sonic-base decodes in chunks; leave it out for {name}")
     from sonic_ms.units import EDGE_FOLDER, EDGE_SIDES, edge_units
@@ -255,7 +268,7 @@ def export_model(name, out, formats=FORMATS, precision="fp32", gears=(), chunk=N
     return export("sonic-edge", units, out, formats, precision, {"sides": sides}, {}, digest, progress)
 
 
-def _export_base(folder, out, formats, precision, gears, chunk, progress):
+def _export_base(folder, out, formats, precision, gears, chunk, progress, for_cpu):
     from sonic_ms.base_networks import PARTS, CellNetworks
     from sonic_ms.models.boxes import input_size
     from sonic_ms.units import CONFIGS, BaseGear, base_units
@@ -271,10 +284,17 @@ def _export_base(folder, out, formats, precision, gears, chunk, progress):
         cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export
         return getattr(cell, part) if part else cell
 
+    def rearrange(unet):
+        from sonic_ms.models.winograd import for_cpu
+
+        downscale, frames = configs["vae"].downscale, configs["unet"].num_frames
+        return for_cpu(unet, height // downscale, width // downscale, frames)
+
     units = base_units(configs, gear, build, precision)
     digest = weights_digest(folder, CONFIGS)
     assert set(PARTS) <= set(units)
-    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress)
+    rearranged = {"unet": rearrange} if for_cpu else None
+    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress, rearranged)
 
 
 def _size(gears):

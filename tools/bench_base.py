@@ -1,15 +1,15 @@
 #!/usr/bin/env python
 """Time and memory of the UNet of sonic-base against PyTorch: same weights, same inputs, same threads, one run.
 
-    python tools/bench_base.py [--size mid|full] [--rounds 7] [--engines mindspore,mindir,onnxruntime] [--json OUT]
+    python tools/bench_base.py [--size mid|full] [--rounds 7] [--engines mindspore,mindir,...] [--json OUT]
 
 The reference is diffusers' UNetSpatioTemporalConditionModel with Sonic's audio attention (torch_reference.py); "plain"
 is the same without audio, as diffusers has it. Both as a user runs them: eager, no_grad, fused attention, weights read
-into ordinary memory. Ours go through the real converter, MINDIR ("mindir": the file as a bundle has it) and ONNX by the
-real exporter. Engines take turns, one run each, so that a change in the machine's speed reaches all of them; each has a
-process and all cores of its own, and so a peak memory of its own. What is timed is the steady state, as in a video of
-hundreds of steps. 4 frames, 32x32 latents, one guidance branch. Needs the test extra; the full size takes one engine at
-a time, and 20 GB of disk and of memory.
+into ordinary memory. Ours go through the real converter and exporter: "mindspore" are Cells, "mindir" and "onnxruntime"
+the files of a bundle, "for_cpu" the MINDIR of one that was exported --for-cpu. Engines take turns, one run each, so a
+change in the machine's speed reaches all of them; each has a process and all cores of its own, and so a peak memory of
+its own. What is timed is the steady state, as in a video of hundreds of steps. 4 frames, 32x32 latents, one guidance
+branch. Needs the test extra; the full size takes one engine at a time, and 20 GB of disk and of memory.
 """
 
 import argparse
@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # run from a checkout without i
 FRAMES, SIDE = 4, 32
 # Untimed runs of an engine. During the first 20 runs of a graph MindSpore's element-wise kernels try how many threads
 # suit them, five runs each, beginning with one; the others have settled after their first run.
-WARM_UP = {"torch": 1, "mindspore": 20, "mindir": 20, "onnxruntime": 1}
+WARM_UP = {"torch": 1, "mindspore": 20, "mindir": 20, "for_cpu": 20, "onnxruntime": 1}
 SIZES = {
     "mid": {"channels": (64, 128, 256, 256), "heads": (2, 4, 8, 8), "cross": 256, "id_width": 64},
     "full": {"channels": (320, 640, 1280, 1280), "heads": (5, 10, 20, 20), "cross": 1024, "id_width": 256},
@@ -82,6 +82,7 @@ def prepare_ours(size, folder, engines):
     from convert import checkpoints
     from sonic_ms.export import write_mindir, write_onnx
     from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
+    from sonic_ms.models.winograd import for_cpu
     from sonic_ms.runtime.mindspore import start
 
     ms = start()
@@ -101,6 +102,10 @@ def prepare_ours(size, folder, engines):
     for engine, write in (("mindir", write_mindir), ("onnxruntime", write_onnx)):
         if engine in engines:
             write(ms, units["unet"].build(), tensors, units["unet"], folder)
+    if "for_cpu" in engines:
+        (folder / "for_cpu").mkdir()
+        unet = for_cpu(units["unet"].build(), SIDE, SIDE, FRAMES)
+        write_mindir(ms, unet, tensors, units["unet"], folder / "for_cpu")
 
 
 def torch_engine(size, folder):
@@ -137,13 +142,22 @@ def mindspore_engine(size, folder):
 
 def mindir_engine(size, folder):
     """The exported graph, as a bundle has it."""
+    return {"mindir": mindir_step(folder, folder / "mindir")}
+
+
+def for_cpu_engine(size, folder):
+    """The same of a bundle that was exported --for-cpu."""
+    return {"for_cpu": mindir_step(folder, folder / "for_cpu" / "mindir")}
+
+
+def mindir_step(folder, graphs):
     from sonic_ms.runtime.mindspore import load_mindir, start
 
     ms = start()
     with np.load(folder / "inputs.npz") as inputs:
         tensors = [ms.Tensor(array) for array in inputs.values()]
-    graph = load_mindir(ms, next((folder / "mindir").glob("*.mindir")))
-    return {"mindir": lambda: graph(*tensors).asnumpy()}
+    graph = load_mindir(ms, next(graphs.glob("*.mindir")))
+    return lambda: graph(*tensors).asnumpy()
 
 
 def onnxruntime_engine(size, folder):

@@ -10,13 +10,17 @@ import onnx
 import pytest
 from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
+from sonic_ms import export as export_module
 from sonic_ms import pipeline
 from sonic_ms.ascend.facts import chips
 from sonic_ms.ascend.lint import FITS, lint_bundle
+from sonic_ms.ascend.mindir import read_mindir
 from sonic_ms.base_networks import BundleNetworks
 from sonic_ms.bundle import Bundle, file_entry, write_manifest
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.errors import EngineError
 from sonic_ms.models.configs import UNetConfig
+from sonic_ms.runtime.mindspore import MindirEngine, start
 from sonic_ms.samples import sample_inputs
 from sonic_ms.verify import verify
 
@@ -140,3 +144,36 @@ def test_networks_of_a_bundle(base_bundle, base_engine):
     flow, mask, middle = networks.run("rife", *pictures)
     assert (flow.shape, mask.shape, middle.shape) == ((1, 4, SIDE, SIDE), (1, 1, SIDE, SIDE), (1, 3, SIDE, SIDE))
     assert networks.run("vae_encoder", pictures[0]).shape == (1, 4, SIDE // 8, SIDE // 8)
+
+
+def test_a_bundle_for_a_cpu(base_bundle, frames, tmp_path, monkeypatch):
+    """The UNet alone is another graph, and the frames are the same. The other graphs are not exported again."""
+    model, out, rearranged = base_bundle.folder.parent / "model", tmp_path / "bundle", []
+
+    def export_unit(ms, unit, folder, *rest, export=export_module.export_unit):
+        if rest[-1]:
+            rearranged.append(unit.name)
+            return export(ms, unit, folder, *rest)
+        entry = {kind: value for kind, value in base_bundle.manifest["units"][unit.name].items() if kind != "onnx"}
+        shutil.copy(base_bundle.folder / entry["mindir"]["path"], folder / "mindir")
+        return entry
+
+    monkeypatch.setattr(export_module, "export_unit", export_unit)
+    assert main(["export", "--model", str(model), "--gear", "64x64", "--decode-chunk-size", "2", "--for-cpu",
+                 "--out", str(out)]) == 0  # fmt: skip
+    bundle = Bundle.load(out)
+    assert rearranged == ["unet"] and bundle.manifest["for_cpu"] and not base_bundle.manifest["for_cpu"]
+    assert "Conv2DTranspose" in read_mindir(bundle.path("unet", "mindir")).primitives
+    assert bundle.manifest["units"]["unet"]["mindir"]["relative_l2"] < 5e-6 and not bundle.has("unet", "onnx")
+    assert psnr(make_frames(bundle, "auto"), frames["mindspore"]) > MIN_FRAMES_PSNR
+
+    monkeypatch.setattr(start(), "get_context", lambda name: "Ascend")
+    with pytest.raises(EngineError, match="exported --for-cpu and this is Ascend"):
+        MindirEngine(bundle)
+
+
+@pytest.mark.parametrize("extra", [["--dtype", "fp16"], ["--format", "mindir,onnx"], ["--model", "sonic-edge"]])
+def test_what_is_not_for_a_cpu(base_bundle, tmp_path, capsys, extra):
+    model = str(base_bundle.folder.parent / "model")
+    assert main(["export", "--for-cpu", "--model", model, "--out", str(tmp_path / "bundle"), *extra]) == 2
+    assert "--for-cpu is for the MINDIR of sonic-base in float32" in capsys.readouterr().err
