@@ -23,7 +23,7 @@ from sonic_ms.models.edge.renderer import FEATURES, Painter, PainterConfig, fold
 from sonic_ms.models.edge.rig import LOWER_TEETH, N_PARAMETERS, OFFSETS, POSE, TERMS, frame_parameters
 from sonic_ms.pipeline import load_model
 from sonic_ms.portrait import prepare_portrait
-from sonic_ms.train import footage, personalize
+from sonic_ms.train import footage, mouth_pairs, personalize
 from sonic_ms.train.edge_renderer import random_curves
 from sonic_ms.units import EDGE_FOLDER
 from sonic_ms.weights import load_weights, save_model
@@ -142,7 +142,7 @@ class TestParts:
     def test_no_frame_next_to_a_held_out_one_is_trained_on(self):
         numbers = np.arange(0, 400, 2)
         planes = np.zeros((200, 1), np.float32)
-        training, held_out = personalize.split(personalize.Pairs(planes, planes, planes, numbers), 400)
+        training, held_out = mouth_pairs.split(mouth_pairs.Pairs(planes, planes, planes, numbers), 400)
         assert len(held_out) == 40 and held_out.numbers[-1] == 398
         assert training.numbers[-1] < held_out.numbers[0] - 8 + 1
 
@@ -150,7 +150,7 @@ class TestParts:
         rng = np.random.default_rng(0)
         features = rng.random((5, FEATURES, 4, 4)).astype(np.float32)
         targets = rng.random((5, 3, 4, 4)).astype(np.float32)
-        pairs = personalize.Pairs(features, targets, np.ones((5, 1, 4, 4), np.float32), np.arange(5))
+        pairs = mouth_pairs.Pairs(features, targets, np.ones((5, 1, 4, 4), np.float32), np.arange(5))
         seen, wanted, _ = personalize.Batches(pairs)(rng, 6)
         for one, target in zip(seen, wanted):
             number = int(np.argmin(np.abs(features[:, 5] - one[5]).sum((1, 2))))
@@ -163,7 +163,7 @@ class TestParts:
     def test_a_batch_has_equal_parts_of_both_lists(self):
         def pairs(value, count):
             planes = np.full((count, 6, 4, 4), value, np.float32)
-            return personalize.Pairs(planes, planes[:, :3], planes[:, :1], np.arange(count))
+            return mouth_pairs.Pairs(planes, planes[:, :3], planes[:, :1], np.arange(count))
 
         _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 50))(np.random.default_rng(0), 8)
         assert sorted(marks[:, 0, 0, 0]) == [1] * 4 + [2] * 4
@@ -171,21 +171,21 @@ class TestParts:
         assert len(marks) == 8
 
     def test_a_clip_that_has_every_mouth_needs_no_rehearsal(self, monkeypatch):
-        monkeypatch.setattr(personalize, "random_curves", lambda rng, count: np.zeros((count, 8)))
+        monkeypatch.setattr(mouth_pairs, "random_curves", lambda rng, count: np.zeros((count, 8)))
         rgb = load_image(DEMO_IMAGE)
         portrait = prepare_portrait(rgb, face.choose_face(rgb)[0], GenerateOptions())
         rows = frame_parameters(portrait.rig, np.zeros((1, 8)), np.zeros((1, 6)))
         clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
-        assert personalize.rehearse(clip, None, [3], 0, 20) is None
+        assert mouth_pairs.rehearse(clip, None, [3], 0, 20) is None
 
     def test_rehearsed_heads_move_as_in_generate(self, hopper, monkeypatch):
         """A painter that only ever saw a still head painted white blocks into mouths of one that moves."""
         portrait = prepare_portrait(hopper, face.choose_face(hopper)[0], GenerateOptions())
         moved = []
-        monkeypatch.setattr(personalize, "move", lambda _, rows: moved.append(rows) or np.zeros((len(rows), 16, 4, 4)))
-        monkeypatch.setattr(personalize, "show", lambda painter, features: features[:, :3])
+        monkeypatch.setattr(mouth_pairs, "move", lambda _, rows: moved.append(rows) or np.zeros((len(rows), 16, 4, 4)))
+        monkeypatch.setattr(mouth_pairs, "show", lambda painter, features: features[:, :3])
         clip = SimpleNamespace(portrait=portrait, parameters=np.full((1, N_PARAMETERS), 9.0), numbers=np.array([0]))
-        assert len(personalize.rehearse(clip, None, [0], 0, 400)) == 400
+        assert len(mouth_pairs.rehearse(clip, None, [0], 0, 400)) == 400
         rig = portrait.rig
         usual = np.array([SWAY[name] for name in POSE[:4]]) * (rig.height, rig.height, 1, 1)
         spread = moved[0][:, OFFSETS["pose"] : OFFSETS["pose"] + 4].std(0)
@@ -197,10 +197,10 @@ class TestParts:
         rows = frame_parameters(portrait.rig, random_curves(np.random.default_rng(0), 6), np.zeros((6, 6)))
         clip = footage.Footage(portrait, rows, None, np.arange(6), 6, [], hopper)
         painter = fold_norms(shipped())
-        drawn = personalize.show(painter, personalize.move(portrait, footage.lower_the_teeth(clip, lower).parameters))
+        drawn = mouth_pairs.show(painter, mouth_pairs.move(portrait, footage.lower_the_teeth(clip, lower).parameters))
         drawn = 0.2 + 0.5 * drawn * np.float32([0.3, 1, 0.6])[None, :, None, None]
-        pairs = personalize.Pairs(personalize.move(portrait, rows), drawn, drawn[:, :1], np.arange(6))
-        assert personalize.find_teeth(clip, painter, pairs) == pytest.approx(lower, abs=0.051)
+        pairs = mouth_pairs.Pairs(mouth_pairs.move(portrait, rows), drawn, drawn[:, :1], np.arange(6))
+        assert mouth_pairs.find_teeth(clip, painter, pairs) == pytest.approx(lower, abs=0.051)
 
     def test_what_is_learned_has_the_light_of_the_clip_and_the_details_of_the_painter(self, monkeypatch):
         features = np.zeros((3, FEATURES, 96, 128), np.float32)
@@ -211,9 +211,9 @@ class TestParts:
         noise = np.random.default_rng(0).uniform(-0.3, 0.3, (3, 1, 96, 128))
         shade = np.linspace(0.3, 0.5, 128)
         clip = (shade + noise + np.array([0.4, 0.4, -0.4])[:, None, None, None] * (drawn - 0.65)).astype(np.float32)
-        monkeypatch.setattr(personalize, "show", lambda painter, features: drawn)
-        pairs = personalize.Pairs(features, clip, features[:, 7:8], np.arange(3))
-        learned = personalize.draw_details(pairs, None).targets
+        monkeypatch.setattr(mouth_pairs, "show", lambda painter, features: drawn)
+        pairs = mouth_pairs.Pairs(features, clip, features[:, 7:8], np.arange(3))
+        learned = mouth_pairs.draw_details(pairs, None).targets
         assert np.array_equal(learned[:, :, ~inside], clip[:, :, ~inside])
         assert np.array_equal(learned[2], clip[2])  # another mouth than is drawn
         for one in learned[:2]:
@@ -232,8 +232,8 @@ class TestParts:
         known = np.array([row(0.5, 0.1, 0.0), row(0.1, 0.0, 0.0)])
         alike = [row(0.54, 0.14, 0.06), row(0.1, 0.04, 0)]
         others = [row(0.56, 0.1, 0.0), row(0.5, 0.16, 0.0), row(0.5, 0.1, 0.09)]
-        assert not personalize.are_unlike(np.array(alike), known).any()
-        assert personalize.are_unlike(np.array(others), known).all()
+        assert not mouth_pairs.are_unlike(np.array(alike), known).any()
+        assert mouth_pairs.are_unlike(np.array(others), known).all()
 
 
 class TestFootage:
@@ -303,7 +303,7 @@ class TestFootage:
 
         for pose in np.vstack([np.zeros(6), np.diag([0.03, 0.02, 0.05, 0.03, 0, 0])[:4]]):
             row = footage.parameter_row(portrait.rig, points, pose)
-            features = personalize.move(portrait, row[None])[0]
+            features = mouth_pairs.move(portrait, row[None])[0]
             target = footage.rectangle(hopper, footage.move_head(matrix, row), portrait.rig.roi)
             skin = features[7] < 0.01
             assert np.abs(features[:3] - target)[:, skin].mean() < 0.01  # half a pixel beside: 0.030
