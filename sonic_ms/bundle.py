@@ -1,7 +1,8 @@
 """A bundle: a folder with exported graphs, their manifest, and the configs a pipeline needs to run them.
 
-    manifest.json  {"format": 1, "model", "precision", "mindspore", "mind_ir_version", "weights_sha256",
-                    "licence", "gear", "units": {NAME: {"inputs": [{"name", "shape", "dtype"}], "outputs": [...],
+    manifest.json  {"format": 1, "model", "precision", "mindspore", "mind_ir_version", "weights_sha256", "licence",
+                    "gear", "for_cpu", "units": {NAME: {
+                    "inputs": [{"name", "shape", "dtype"}], "outputs": [...],
                     "onnx" | "mindir" | "om" | "lite": {"path", "sha256", "data": [{"path", "sha256"}]}}}}
     config/        config.json of each network
     onnx/, mindir/ the graphs
