@@ -50,6 +50,7 @@ def test_a_unet_and_which_of_its_layers_change():
     cells = [one for _, one in cell.cells_and_names()]
     tiles = collections.Counter(one.tile for one in cells if isinstance(one, winograd.WinogradConv2d))
     assert tiles == {(4, 4): 7, (2, 2): 7, (2, 1): 7}
+    assert [one.conv.tile for one in cell.upsamplers] == [(2, 1), (2, 2), (4, 4)]
     kinds = collections.Counter(type(one) for one in cells)
     assert (kinds[winograd.WinogradFrameConv], kinds[FrameConv]) == (28, 0)
 
