@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sonic_ms.digest import sha256_of
-from sonic_ms.errors import InputMissingError, WeightsError
+from sonic_ms.errors import EngineError, InputMissingError, WeightsError
 from sonic_ms.units import Tensor, Unit
 
 MANIFEST = "manifest.json"
@@ -65,6 +65,11 @@ class Bundle:
     def has(self, unit, kind):
         """Whether the unit was exported as `kind`: onnx, mindir or om."""
         return kind in self.manifest["units"].get(unit, {})
+
+    def check_device(self, device):
+        """Raise EngineError for a device ("CPU", "Ascend") that the graphs were not exported for."""
+        if self.manifest.get("for_cpu") and device != "CPU":
+            raise EngineError(f"{self.folder} was exported --for-cpu, not for {device}; export it without")
 
     def path(self, unit, kind):
         """Path of a graph, after its sha256 and that of its data files were compared with the manifest."""

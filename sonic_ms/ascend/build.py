@@ -163,6 +163,7 @@ def _compile(bundle, plan, mark, tool_version):
 
 def pick_units(bundle, names, source):
     """Units to build: the named ones, or all that have the source graph. Raises EngineError."""
+    bundle.check_device("Ascend")
     for name in names or ():
         bundle.path(name, source)  # refuses an unknown unit and one without this graph
     picked = list(names or (name for name in bundle.units if bundle.has(name, source)))

@@ -36,8 +36,9 @@ def lint_bundle(bundle, socs=None, cann=None, memory_gb=None, precision=None, ex
 
     socs: soc_version strings, None for the usual chip of each family; cann: version, to refuse what it lacks;
     memory_gb: of the board, when it is not the usual one; precision, extra: see build_om. Raises UsageError for a chip
-    or precision that does not exist.
+    or precision that does not exist, EngineError for a bundle that is for CPUs.
     """
+    bundle.check_device("Ascend")
     chips = [find_chip(soc, cann) for soc in socs or map(default_soc, FAMILIES)]
     precision = precision or default_precision(bundle)
     verdicts = []

@@ -85,6 +85,7 @@ class LiteEngine:
         """Path of the graph that Lite loads."""
         if self._target == "cpu":
             return self._converted(name)
+        self._bundle.check_device("Ascend")
         numbers = tuple(int(part) for part in self._worker.version.split(".")[:2])
         if numbers < FIRST_ON_ASCEND:
             raise EngineError(

@@ -80,9 +80,7 @@ class MindirEngine(MindSporeEngine):
     def __init__(self, bundle):
         super().__init__(bundle.units)
         self._bundle = bundle
-        device = self._ms.get_context("device_target")
-        if bundle.manifest.get("for_cpu") and device != "CPU":
-            raise EngineError(f"{bundle.folder} was exported --for-cpu and this is {device}; export it without")
+        bundle.check_device(self._ms.get_context("device_target"))
 
     def _build(self, name):
         return load_mindir(self._ms, self._bundle.path(name, "mindir"))

@@ -12,6 +12,7 @@ from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
 from sonic_ms import export as export_module
 from sonic_ms import pipeline
+from sonic_ms.ascend.build import pick_units
 from sonic_ms.ascend.facts import chips
 from sonic_ms.ascend.lint import FITS, lint_bundle
 from sonic_ms.ascend.mindir import read_mindir
@@ -168,8 +169,9 @@ def test_a_bundle_for_a_cpu(base_bundle, frames, tmp_path, monkeypatch):
     assert psnr(make_frames(bundle, "auto"), frames["mindspore"]) > MIN_FRAMES_PSNR
 
     monkeypatch.setattr(start(), "get_context", lambda name: "Ascend")
-    with pytest.raises(EngineError, match="exported --for-cpu and this is Ascend"):
-        MindirEngine(bundle)
+    for refused in (MindirEngine, lint_bundle, lambda bundle: pick_units(bundle, (), "mindir")):
+        with pytest.raises(EngineError, match="exported --for-cpu, not for Ascend"):
+            refused(bundle)
 
 
 @pytest.mark.parametrize("extra", [["--dtype", "fp16"], ["--format", "mindir,onnx"], ["--model", "sonic-edge"]])
