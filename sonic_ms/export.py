@@ -30,13 +30,13 @@ LICENCES = {
 }
 
 
-def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print, for_cpu=None):
+def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print, rearrange=None):
     """Write a bundle.
 
     model: sonic-edge or sonic-base. units: {name: units.Unit}. out: folder to make; it must not exist. formats: of
     FORMATS. gear: dict of the sizes the graphs are made for. configs: {network: config dataclass}, saved along.
-    for_cpu: {unit: function that rearranges its Cell}. Returns the Bundle. Raises OutputError when a file cannot be
-    written or does not compute what its Cell computes.
+    rearrange: {unit: function that rearranges its Cell for a CPU}, or None. Returns the Bundle. Raises OutputError when
+    a file cannot be written or does not compute what its Cell computes.
     """
     from sonic_ms.runtime.mindspore import start
     from sonic_ms.weights import save_config
@@ -54,8 +54,8 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
             save_config(config, part / "config" / network)
         entries = {}
         for name, unit in units.items():
-            rearrange = (for_cpu or {}).get(name)
-            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress, rearrange)
+            function = (rearrange or {}).get(name)
+            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress, function)
         manifest = {
             "format": 1,
             "model": model,
@@ -65,7 +65,7 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
             "weights_sha256": weights_sha256,
             "licence": LICENCES[model],
             "gear": gear,
-            "for_cpu": bool(for_cpu),
+            "for_cpu": bool(rearrange),
             "units": entries,
         }
         write_manifest(part, manifest)
@@ -284,17 +284,16 @@ def _export_base(folder, out, formats, precision, gears, chunk, progress, for_cp
         cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export
         return getattr(cell, part) if part else cell
 
-    def rearrange(unet):
-        from sonic_ms.models.winograd import for_cpu
+    def use_winograd(unet):
+        from sonic_ms.models.winograd import rearrange
 
-        downscale, frames = configs["vae"].downscale, configs["unet"].num_frames
-        return for_cpu(unet, height // downscale, width // downscale, frames)
+        return rearrange(unet, height // configs["vae"].downscale, width // configs["vae"].downscale)
 
     units = base_units(configs, gear, build, precision)
     digest = weights_digest(folder, CONFIGS)
     assert set(PARTS) <= set(units)
-    rearranged = {"unet": rearrange} if for_cpu else None
-    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress, rearranged)
+    rearrange = {"unet": use_winograd} if for_cpu else None
+    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress, rearrange)
 
 
 def _size(gears):

@@ -82,7 +82,7 @@ def prepare_ours(size, folder, engines):
     from convert import checkpoints
     from sonic_ms.export import write_mindir, write_onnx
     from sonic_ms.models.host import frame_sinusoids, mask_tokens, time_sinusoids
-    from sonic_ms.models.winograd import for_cpu
+    from sonic_ms.models.winograd import rearrange
     from sonic_ms.runtime.mindspore import start
 
     ms = start()
@@ -104,7 +104,7 @@ def prepare_ours(size, folder, engines):
             write(ms, units["unet"].build(), tensors, units["unet"], folder)
     if "for_cpu" in engines:
         (folder / "for_cpu").mkdir()
-        unet = for_cpu(units["unet"].build(), SIDE, SIDE, FRAMES)
+        unet = rearrange(units["unet"].build(), SIDE, SIDE)
         write_mindir(ms, unet, tensors, units["unet"], folder / "for_cpu")
 
 

@@ -7,7 +7,7 @@ for rounding: 4e-7 and 3e-6 of a layer's output. Sources: Winograd, "Arithmetic 
 and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 For inference in float32 on pictures of one size: a half has too few digits for it, and an NPU multiplies windows as
-they are. `for_cpu` rearranges the UNet of sonic-base; docs/base.md has what that brings and takes.
+they are. `rearrange` puts it into the UNet of sonic-base; docs/base.md has what that brings and takes.
 """
 
 import numpy as np
@@ -48,8 +48,8 @@ TRANSFORMS = {
 TILES = (((4, 4), 1024), ((2, 2), 256), ((2, 1), 64))
 
 
-def for_cpu(unet, height, width, frames):
-    """Rearrange a UNet in place for latents (b, frames, 8, height, width), and return it.
+def rearrange(unet, height, width):
+    """Let a UNet convolve by the Cells below, in place, for latents of height x width. Returns it.
 
     It must be loaded and not compiled yet. Layers are replaced one after the other: no more than one is held twice.
     """
@@ -58,8 +58,7 @@ def for_cpu(unet, height, width, frames):
         for block in blocks.resnets:
             spatial, temporal = block.spatial_res_block, block.temporal_res_block
             spatial.conv1, spatial.conv2 = _convolution(spatial.conv1, size), _convolution(spatial.conv2, size)
-            if frames > 1:
-                temporal.conv1, temporal.conv2 = WinogradFrameConv(temporal.conv1), WinogradFrameConv(temporal.conv2)
+            temporal.conv1, temporal.conv2 = WinogradFrameConv(temporal.conv1), WinogradFrameConv(temporal.conv2)
     for level, upsampler in enumerate(reversed(unet.upsamplers)):  # the last one makes pictures of level 0
         upsampler.conv = _convolution(upsampler.conv, (height >> level, width >> level))
     for name, parameter in unet.parameters_and_names():

@@ -42,6 +42,7 @@ class LiteEngine:
         self._target = os.environ.get("SONIC_MS_LITE_TARGET", "cpu")
         if self._target not in TARGETS:
             raise EngineError(f"SONIC_MS_LITE_TARGET is {self._target!r}; expected one of {', '.join(TARGETS)}")
+        bundle.check_device("CPU" if self._target == "cpu" else "Ascend")
         self._timeout = _run_timeout()
         self._python = find_python()
         self._worker = self._start()
@@ -85,7 +86,6 @@ class LiteEngine:
         """Path of the graph that Lite loads."""
         if self._target == "cpu":
             return self._converted(name)
-        self._bundle.check_device("Ascend")
         numbers = tuple(int(part) for part in self._worker.version.split(".")[:2])
         if numbers < FIRST_ON_ASCEND:
             raise EngineError(

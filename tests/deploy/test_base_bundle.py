@@ -21,6 +21,7 @@ from sonic_ms.bundle import Bundle, file_entry, write_manifest
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
 from sonic_ms.errors import EngineError
 from sonic_ms.models.configs import UNetConfig
+from sonic_ms.runtime.lite import LiteEngine
 from sonic_ms.runtime.mindspore import MindirEngine, start
 from sonic_ms.samples import sample_inputs
 from sonic_ms.verify import verify
@@ -169,7 +170,8 @@ def test_a_bundle_for_a_cpu(base_bundle, frames, tmp_path, monkeypatch):
     assert psnr(make_frames(bundle, "auto"), frames["mindspore"]) > MIN_FRAMES_PSNR
 
     monkeypatch.setattr(start(), "get_context", lambda name: "Ascend")
-    for refused in (MindirEngine, lint_bundle, lambda bundle: pick_units(bundle, (), "mindir")):
+    monkeypatch.setenv("SONIC_MS_LITE_TARGET", "ascend")
+    for refused in (MindirEngine, LiteEngine, lint_bundle, lambda bundle: pick_units(bundle, (), "mindir")):
         with pytest.raises(EngineError, match="exported --for-cpu, not for Ascend"):
             refused(bundle)
 
