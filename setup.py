@@ -51,7 +51,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["sonic_ms", "sonic_ms.*", "convert", "convert.*"]),
+    packages=[*find_packages(include=["sonic_ms", "sonic_ms.*"]), "sonic_ms.convert"],
+    package_dir={"sonic_ms.convert": "convert"},  # stays at the top of the repository, no global package `convert`
     package_data={"sonic_ms": ["pretrained/*.npy", "pretrained/*/*/*", "examples/*", "ascend/data/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
+from sonic_ms.convert import ctranslate2, monolith
+from sonic_ms.convert.families import recognise
+from sonic_ms.convert.maps import TRANSFORMS, NameMap
+from sonic_ms.convert.readers import open_checkpoint
 
-from convert import ctranslate2, monolith
-from convert.families import recognise
-from convert.maps import TRANSFORMS, NameMap
-from convert.readers import open_checkpoint
 from sonic_ms.errors import InputMissingError, OutputError, WeightsError
-from sonic_ms.weights import CONFIG_FILE, DTYPES, FLOATS, MODEL_FILE, cast, save_config, summary, write_tensors
+from sonic_ms.files.weights import CONFIG_FILE, DTYPES, FLOATS, MODEL_FILE, cast, save_config, summary, write_tensors
 
 REAL = ("F64", "F32", "F16", "BF16")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")

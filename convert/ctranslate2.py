@@ -10,10 +10,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from sonic_ms.convert.maps import NameMap, under
 
-from convert.maps import NameMap, under
 from sonic_ms.errors import WeightsError
-from sonic_ms.weights import DTYPES, Closing
+from sonic_ms.files.weights import DTYPES, Closing
 
 HEADS = (b"\x05\x00\x00\x00\x0c\x00Whis", b"\x06\x00\x00\x00\x0c\x00Whis")  # first ten bytes, versions 5 and 6
 TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")

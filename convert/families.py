@@ -7,12 +7,11 @@ config.json, or from the published values when the sizes are the published ones;
 from dataclasses import dataclass
 
 import numpy as np
+from sonic_ms.convert import maps
 
-from convert import maps
-from sonic_ms.errors import WeightsError
-from sonic_ms.models.audio_adapters import Audio2Bucket, Audio2Token
-from sonic_ms.models.clip import CLIPVision
-from sonic_ms.models.configs import (
+from sonic_ms.base.audio_adapters import Audio2Bucket, Audio2Token
+from sonic_ms.base.clip import CLIPVision
+from sonic_ms.base.configs import (
     AdapterConfig,
     CLIPConfig,
     RIFEConfig,
@@ -21,11 +20,12 @@ from sonic_ms.models.configs import (
     WhisperConfig,
     YOLOFaceConfig,
 )
-from sonic_ms.models.rife import RIFE
-from sonic_ms.models.unet import SonicUNet
-from sonic_ms.models.vae import VAE
-from sonic_ms.models.whisper import WhisperEncoder
-from sonic_ms.models.yoloface import YOLOFace
+from sonic_ms.base.rife import RIFE
+from sonic_ms.base.unet import SonicUNet
+from sonic_ms.base.vae import VAE
+from sonic_ms.base.whisper import WhisperEncoder
+from sonic_ms.base.yoloface import YOLOFace
+from sonic_ms.errors import WeightsError
 
 AUDIO_SUFFIX = "attn2.processor.to_k_ip.0.weight"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonic_ms.models.portable import FrameConv, TransposedConvX2
+from sonic_ms.nn.portable import FrameConv, TransposedConvX2
 
 
 @dataclass(frozen=True)

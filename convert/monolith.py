@@ -5,7 +5,7 @@ name maps and checks are the same for both layouts. Sources of the names: stabil
 diffusers' conversion of single files (which part comes from where).
 """
 
-from convert.maps import NameMap, under
+from sonic_ms.convert.maps import NameMap, under
 
 UNET, CLIP, SECOND_VAE = (
     "model.diffusion_model.",

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sonic_ms.convert.ctranslate2 import HEADS as CTRANSLATE2_HEADS
+from sonic_ms.convert.ctranslate2 import CTranslate2Checkpoint
 
-from convert.ctranslate2 import HEADS as CTRANSLATE2_HEADS
-from convert.ctranslate2 import CTranslate2Checkpoint
 from sonic_ms.errors import InputMissingError, WeightsError
-from sonic_ms.weights import DTYPES, Closing, TensorFile, bf16_to_fp32
+from sonic_ms.files.weights import DTYPES, Closing, TensorFile, bf16_to_fp32
 
 # torch's storage classes -> safetensors dtype
 STORAGES = {

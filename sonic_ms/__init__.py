@@ -16,7 +16,7 @@ def __getattr__(name):
 
         return load_model
     if name == "save_video":
-        from sonic_ms.video import save_video
+        from sonic_ms.media.video import save_video
 
         return save_video
     raise AttributeError(f"module 'sonic_ms' has no attribute {name!r}")

@@ -174,7 +174,7 @@ OPTION_FLAGS = (
 
 def _options(args):
     """(model, bundle, engine, options): from --config, overridden by the flags that were given."""
-    from sonic_ms.config import read_yaml
+    from sonic_ms.files.config import read_yaml
 
     values = read_yaml(args.config) if args.config else {}
     values.update({name: getattr(args, name) for name in OPTION_FLAGS if getattr(args, name) is not None})
@@ -187,15 +187,15 @@ def _options(args):
 def _generate(args):
     import time
 
-    from sonic_ms.video import check_output
+    from sonic_ms.media.video import check_output
 
     name, bundle, engine, options = _options(args)
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
         _require_file(path)
 
+    from sonic_ms.media.video import save_video
     from sonic_ms.pipeline import check_options, is_base, load_model, print_notes
-    from sonic_ms.video import save_video
 
     base = is_base(name, bundle)
     check_options(base, options, args.config or "options")  # refuse bad values before anything is loaded
@@ -267,7 +267,7 @@ def _evaluate(args):
 
 
 def _export(args):
-    from sonic_ms.export import FORMATS, export_model, to_stderr
+    from sonic_ms.deploy.export import FORMATS, export_model, to_stderr
 
     formats = tuple(args.format.split(",")) if args.format else None
     if not set(formats or ()) <= set(FORMATS):
@@ -278,9 +278,9 @@ def _export(args):
 
 
 def _verify(args):
-    from sonic_ms.bundle import Bundle
+    from sonic_ms.deploy.bundle import Bundle
+    from sonic_ms.deploy.verify import format_rows, verify
     from sonic_ms.errors import EngineError
-    from sonic_ms.verify import format_rows, verify
 
     bundle = Bundle.load(args.bundle)
     units = args.units.split(",") if args.units else None
@@ -296,7 +296,7 @@ def _verify(args):
 
 
 def _check(args):
-    from sonic_ms.base_check import HEADER, UNITS, check, format_row
+    from sonic_ms.base.check import HEADER, UNITS, check, format_row
 
     names = tuple(args.unit or UNITS)
     if not set(names) <= set(UNITS):
@@ -311,7 +311,7 @@ def _check(args):
 
 
 def _fetch(args):
-    from sonic_ms.base_fetch import fetch_base
+    from sonic_ms.base.fetch import fetch_base
 
     fetch_base(args.dst, args.accept_licences)
     print(args.dst)
@@ -325,16 +325,16 @@ def _train(args):
 
 def _personalize(args):
     _require_file(args.video)
-    from sonic_ms.train.personalize import format_report, personalize
+    from sonic_ms.train.edge.personalize import format_report, personalize
 
     print(format_report(personalize(args.video, args.out, args.image)))
     print(args.out)
 
 
 def _data_build(args):
-    from sonic_ms.config import from_dict, read_yaml
     from sonic_ms.data.build import build, summary
     from sonic_ms.data.config import DataConfig
+    from sonic_ms.files.config import from_dict, read_yaml
 
     values = read_yaml(args.config) if args.config else {}
     config = from_dict(DataConfig, values, args.config or "options")

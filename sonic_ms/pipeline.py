@@ -5,15 +5,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sonic_ms import audio as audio_stage
-from sonic_ms import face as face_stage
-from sonic_ms import idle, portrait, postprocess
-from sonic_ms.bundle import Bundle
-from sonic_ms.config import GenerateOptions, from_dict
+from sonic_ms.deploy.bundle import Bundle
+from sonic_ms.edge import idle, portrait, postprocess
 from sonic_ms.errors import UsageError
-from sonic_ms.image import load_image
+from sonic_ms.face import choose, detect
+from sonic_ms.files.config import GenerateOptions, from_dict
+from sonic_ms.media import audio as audio_stage
+from sonic_ms.media.image import load_image
+from sonic_ms.media.video import Video
 from sonic_ms.runtime.engine import check_engine, open_engine
-from sonic_ms.video import Video
 
 
 @dataclass
@@ -70,9 +70,9 @@ class TalkingModel:
 
     def _find_face(self, photo, settings):
         if self._analyzer is None:
-            self._analyzer = face_stage.FaceAnalyzer()
+            self._analyzer = detect.FaceAnalyzer()
         wanted = settings.face if settings.face == "largest" else int(settings.face)
-        landmarks, notes = face_stage.choose_face(photo, wanted, settings.face_box, self._analyzer)
+        landmarks, notes = choose.choose_face(photo, wanted, settings.face_box, self._analyzer)
         self.notes += notes
         return landmarks
 
@@ -92,7 +92,7 @@ def is_base(name, bundle=None):
 def check_options(base, options, where):
     """Refuse options that sonic-base (or sonic-edge) does not have or whose values are out of range."""
     if base:
-        from sonic_ms.base_pipeline import BaseOptions
+        from sonic_ms.base.generator import BaseOptions
 
         from_dict(BaseOptions, options, where)
     else:
@@ -110,11 +110,11 @@ def load_model(name="sonic-edge", engine="auto", bundle=None):
         return load_bundle(bundle, engine)
     check_engine(engine)
     if is_base(name):
-        from sonic_ms.base_networks import CellNetworks
-        from sonic_ms.base_pipeline import BaseModel
+        from sonic_ms.base.generator import BaseModel
+        from sonic_ms.base.networks import CellNetworks
 
         return BaseModel(CellNetworks(name))
-    from sonic_ms.edge import EdgeModel
+    from sonic_ms.edge.generator import EdgeModel
 
     return TalkingModel(EdgeModel() if name == "sonic-edge" else EdgeModel(name))
 
@@ -124,11 +124,11 @@ def load_bundle(folder, engine="auto"):
     bundle = Bundle.load(folder)
     runtime = open_engine(engine, bundle)
     if bundle.model == "sonic-base":
-        from sonic_ms.base_networks import BundleNetworks
-        from sonic_ms.base_pipeline import BaseModel
+        from sonic_ms.base.generator import BaseModel
+        from sonic_ms.base.networks import BundleNetworks
 
         return BaseModel(BundleNetworks(bundle, runtime))
-    from sonic_ms.edge import EdgeModel
+    from sonic_ms.edge.generator import EdgeModel
 
     return TalkingModel(EdgeModel(engine=runtime, sides=tuple(bundle.manifest["gear"]["sides"])))
 

@@ -25,7 +25,7 @@ def hopper():
     """Grace Hopper, 600x512 RGB, mouth closed; face about 204 pixels high."""
     import matplotlib
 
-    from sonic_ms.image import load_image
+    from sonic_ms.media.image import load_image
 
     image = load_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
     image.setflags(write=False)
@@ -34,7 +34,7 @@ def hopper():
 
 @pytest.fixture(scope="session")
 def analyzer():
-    from sonic_ms.face import FaceAnalyzer
+    from sonic_ms.face.detect import FaceAnalyzer
 
     return FaceAnalyzer()
 

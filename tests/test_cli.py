@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sonic_ms.cli import build_parser, main
-from sonic_ms.config import GenerateOptions
-from sonic_ms.video import probe
+from sonic_ms.files.config import GenerateOptions
+from sonic_ms.media.video import probe
 
 EXAMPLES = Path(__file__).parent.parent / "sonic_ms" / "examples"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
@@ -162,7 +162,7 @@ def test_output_is_checked_before_work(capsys, tmp_path):
 def test_bad_weights_are_named(capsys, tmp_path, monkeypatch):
     import shutil
 
-    from sonic_ms import edge
+    from sonic_ms.edge import generator as edge
 
     folder = shutil.copytree(edge.EDGE_FOLDER, tmp_path / "weights")
     path = folder / "painter" / "model.safetensors"
@@ -230,8 +230,8 @@ def test_help_needs_no_heavy_import():
     ],
 )
 def test_what_a_video_will_take_is_said_before(seconds, line, capsys):
+    from sonic_ms.base.preflight import Estimate
     from sonic_ms.cli import _announce
-    from sonic_ms.preflight import Estimate
 
     _announce(Estimate(seconds, 9.84))
     assert capsys.readouterr().err == line + "\n"

@@ -5,18 +5,18 @@ import subprocess
 import sys
 import time
 
-import make_tiny_checkpoint
 import numpy as np
-import pt2ms_weights
 import pytest
 
 from sonic_ms import pipeline
-from sonic_ms.base_networks import CellNetworks
-from sonic_ms.base_pipeline import BaseOptions
+from sonic_ms.base.generator import BaseOptions
+from sonic_ms.base.networks import CellNetworks
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
 from sonic_ms.errors import FaceError, UsageError
-from sonic_ms.image import load_image
-from sonic_ms.video import probe
+from sonic_ms.media.image import load_image
+from sonic_ms.media.video import probe
+from tests.support import tiny_checkpoint as make_tiny_checkpoint
+from tools import pt2ms_weights
 
 FACE = "150,110,200,240"  # of the package's portrait: random detectors find nothing
 BOX = tuple(float(side) for side in FACE.split(","))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import sonic_ms
-from sonic_ms import face
 from sonic_ms.errors import UsageError
+from sonic_ms.face import choose, mesh
 
 EXAMPLES = Path(sonic_ms.__file__).parent / "examples"
 
@@ -41,14 +41,14 @@ def test_length_and_size(video, frames):
 
 
 def test_the_mouth_opens_and_closes_as_seen_in_the_pictures(frames, analyzer):
-    openings = np.array([face.mouth_opening(found.points) for found in analyzer.track(frames)])
+    openings = np.array([mesh.mouth_opening(found.points) for found in analyzer.track(frames)])
     assert openings.max() > 0.05
     assert openings.min() < 0.35 * np.percentile(openings, 90)
 
 
 def test_with_motion_scale_zero_the_upper_face_is_the_photo(frames, astronaut, analyzer):
-    landmarks, _ = face.choose_face(astronaut, analyzer=analyzer)
-    eyes = int(landmarks.points[list(face.RIGHT_EYE_LOWER + face.LEFT_EYE_LOWER), 1].max())
+    landmarks, _ = choose.choose_face(astronaut, analyzer=analyzer)
+    eyes = int(landmarks.points[list(mesh.RIGHT_EYE_LOWER + mesh.LEFT_EYE_LOWER), 1].max())
     for frame in frames[::10]:
         np.testing.assert_array_equal(frame[:eyes], astronaut[:eyes])
 
@@ -85,7 +85,7 @@ def test_dynamic_scale_opens_the_mouth_more(model, astronaut, speech, analyzer):
         video = model.generate(
             image=astronaut, audio=speech, sample_rate=16000, duration=3.0, motion_scale=0.0, dynamic_scale=scale
         )
-        means.append(np.mean([face.mouth_opening(found.points) for found in analyzer.track(video)]))
+        means.append(np.mean([mesh.mouth_opening(found.points) for found in analyzer.track(video)]))
     assert means[1] > 1.2 * means[0] and means[2] > 1.2 * means[1]
 
 

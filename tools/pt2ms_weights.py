@@ -30,7 +30,7 @@ def parse(arguments):
 
 
 def run(options):
-    from convert import checkpoints  # after argparse: it imports MindSpore
+    from sonic_ms.convert import checkpoints  # after argparse: it imports MindSpore
 
     only = [name.strip() for name in options.only.split(",")] if options.only else None
     jobs, notes = checkpoints.plan(options.src, only)

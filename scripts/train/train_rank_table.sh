@@ -31,7 +31,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 # one line with the number of all devices, then "rank device" of every device of this machine
-listing=$("$python" -m sonic_ms.train.rank_table "$table" ${server:+"$server"}) || exit 2
+listing=$("$python" -m sonic_ms.train.loop.rank_table "$table" ${server:+"$server"}) || exit 2
 mapfile -t lines <<<"$listing"
 command=("$python" -m sonic_ms train "$config" --out "$out" "${resume[@]}")
 export RANK_TABLE_FILE RANK_SIZE=${lines[0]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from sonic_ms.ascend.build import Plan, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.ascend.flags import flag_problems
-from sonic_ms.bundle import Bundle
+from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import UsageError
 
 # name -> ATC's precision_mode. fp16 lowers everything but the layers the audit names.

@@ -351,7 +351,7 @@ def audit_bundle(bundle, units=None):
     right range. Raises EngineError for an fp16 bundle: its graphs already say what is float16.
     """
     from sonic_ms.ascend.recording import record_inputs
-    from sonic_ms.samples import sample_inputs
+    from sonic_ms.deploy.samples import sample_inputs
 
     if bundle.precision != "fp32":
         raise EngineError(

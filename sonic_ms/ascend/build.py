@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.ascend.facts import find_chip
-from sonic_ms.bundle import file_entry, write_manifest
-from sonic_ms.digest import sha256_of
+from sonic_ms.deploy.bundle import file_entry, write_manifest
 from sonic_ms.errors import EngineError, OutputError
+from sonic_ms.files.digest import sha256_of
+from sonic_ms.runtime.cann import cann_version
 
 RECORD = "build.json"
 
@@ -72,17 +73,6 @@ def installed_cann(chip):
         find_chip(chip.soc, version)
     require_operators(chip)
     return version
-
-
-def cann_version(opp):
-    """What the installation says of itself, or "unknown": the Version line of a version.info at or above opp."""
-    for folder in (opp, opp.parent):
-        path = folder / "version.info"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                if line.lower().startswith("version="):
-                    return line.partition("=")[2].strip()
-    return "unknown"
 
 
 def fingerprint(bundle, plan, tool_version):

@@ -76,7 +76,7 @@ def _names(text):
 
 def _lint(args):
     from sonic_ms.ascend.lint import FITS, format_markdown, format_text, lint_bundle
-    from sonic_ms.bundle import Bundle
+    from sonic_ms.deploy.bundle import Bundle
 
     verdicts = lint_bundle(Bundle.load(args.bundle), args.soc, args.cann, args.memory_gb, args.precision, args.extra)
     print((format_markdown if args.markdown else format_text)(verdicts))
@@ -86,7 +86,7 @@ def _lint(args):
 
 def _audit(args):
     from sonic_ms.ascend.audit import audit_bundle, format_audit
-    from sonic_ms.bundle import Bundle
+    from sonic_ms.deploy.bundle import Bundle
 
     for audit in audit_bundle(Bundle.load(args.bundle), args.units):
         print(format_audit(audit), flush=True)
@@ -94,7 +94,7 @@ def _audit(args):
 
 def _speed(args):
     from sonic_ms.ascend.roofline import bundle_costs, format_prediction, predict
-    from sonic_ms.bundle import Bundle
+    from sonic_ms.deploy.bundle import Bundle
 
     costs = bundle_costs(Bundle.load(args.bundle))
     print(format_prediction(predict(costs, args.soc), costs))

@@ -6,8 +6,8 @@ from sonic_ms.ascend.atc import atc_flags, default_precision
 from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
 from sonic_ms.ascend.flags import flag_problems
 from sonic_ms.ascend.graph import peak_memory, read_onnx
-from sonic_ms.ascend.mindir import read_mindir
 from sonic_ms.ascend.rules import NEVER, UNKNOWN, Finding, memory_findings, mindir_findings, onnx_findings
+from sonic_ms.runtime.mindir import read_mindir
 
 FITS = "fits"
 CHUNKED = "vae_decoder"  # the unit whose export may take fewer frames, which are its first axis

@@ -10,7 +10,7 @@ from pathlib import Path
 from sonic_ms.ascend.atc import audit_file, input_shapes
 from sonic_ms.ascend.build import Plan, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip, read
-from sonic_ms.bundle import Bundle
+from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import UsageError
 
 PRECISIONS = {"fp16": "enforce_fp16", "fp32": "preferred_fp32", "origin": "enforce_origin"}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sonic_ms.runtime.onnx import OnnxEngine
+from sonic_ms.runtime.ort import OnnxEngine
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SECONDS = 1.6  # of speech: ends in a loud syllable
@@ -36,7 +36,7 @@ def record_inputs(bundle):
 
 
 def _edge(recorder, bundle):
-    from sonic_ms.edge import EdgeModel
+    from sonic_ms.edge.generator import EdgeModel
     from sonic_ms.pipeline import TalkingModel
 
     for side in bundle.manifest["gear"]["sides"]:
@@ -45,10 +45,10 @@ def _edge(recorder, bundle):
 
 
 def _base(recorder, bundle):
-    from sonic_ms.base_networks import BundleNetworks
-    from sonic_ms.base_pipeline import BaseModel
+    from sonic_ms.base.generator import BaseModel
+    from sonic_ms.base.networks import BundleNetworks
     from sonic_ms.errors import FaceError
-    from sonic_ms.image import load_image
+    from sonic_ms.media.image import load_image
 
     height, width = (bundle.manifest["gear"][side] for side in ("height", "width"))
     photo = load_image(EXAMPLES / "portrait.jpg")

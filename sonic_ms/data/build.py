@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sonic_ms import face
-from sonic_ms.audio import FPS
 from sonic_ms.data.clips import Encoders, Record
 from sonic_ms.data.decode import frames_of, samples_of
 from sonic_ms.data.filters import cut_clips
@@ -17,8 +15,10 @@ from sonic_ms.data.index import Index
 from sonic_ms.data.shards import SUFFIXES, page_size, write_shard
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track
-from sonic_ms.digest import sha256_of, weights_digest
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.face import detect
+from sonic_ms.files.digest import sha256_of, weights_digest
+from sonic_ms.media.audio import FPS
 
 PART = ".part"  # folder of the shard that is being written
 STORED = ("vae", "clip", "whisper")  # networks whose outputs are stored: other weights make other shards
@@ -39,7 +39,7 @@ def build(videos, out, config, model=None, note=print):
         raise OutputError(f"cannot write in {out}: {error.strerror}") from error
     index = Index.begin(out, dataclasses.asdict(config), fingerprint)
     _tidy(index, note)
-    analyzer, encoders = face.FaceAnalyzer(), Encoders(model) if model else None
+    analyzer, encoders = detect.FaceAnalyzer(), Encoders(model) if model else None
     known = {(entry["sha256"], str(entry["spans"])): entry for entry in index.entries}
     for source in tqdm(sources, desc="videos", unit="video"):
         spans = [list(span) for span in source.spans]

@@ -4,8 +4,8 @@ networks of a converted sonic-base, what they make of these."""
 import cv2
 import numpy as np
 
-from sonic_ms.base_encode import whisper_states
-from sonic_ms.base_image import clip_tensor, face_mask, image_tensor
+from sonic_ms.base.encode import whisper_states
+from sonic_ms.base.prepare import clip_tensor, face_mask, image_tensor
 from sonic_ms.data.filters import clip_samples
 
 JPEG_QUALITY = 95
@@ -16,7 +16,7 @@ class Encoders:
     """The VAE, CLIP and Whisper of a converted sonic-base folder."""
 
     def __init__(self, folder):
-        from sonic_ms.base_networks import CellNetworks
+        from sonic_ms.base.networks import CellNetworks
 
         self.networks = CellNetworks(folder)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sonic_ms.config import require
+from sonic_ms.files.config import require
 
 
 @dataclass(frozen=True)

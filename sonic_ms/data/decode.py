@@ -4,8 +4,9 @@ import subprocess
 
 import numpy as np
 
-from sonic_ms.audio import FPS, PLAYLISTS, SAMPLE_RATE, ffmpeg_exe, ffmpeg_input, ffmpeg_remarks, read_header
 from sonic_ms.errors import InputMissingError
+from sonic_ms.media.audio import FPS, SAMPLE_RATE
+from sonic_ms.media.ffmpeg import PLAYLISTS, ffmpeg_exe, ffmpeg_input, ffmpeg_remarks, read_header
 
 LOST = 0.1  # share of what the header promises that may be missing before a video counts as corrupt
 

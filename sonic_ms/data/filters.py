@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from sonic_ms import face
-from sonic_ms.audio import FPS, SAMPLES_PER_FRAME, speech_envelope, voice_activity
-from sonic_ms.base_image import process_bbox
+from sonic_ms.base.prepare import process_bbox
 from sonic_ms.evaluate import best_lag, lip_gap
+from sonic_ms.face import mesh
+from sonic_ms.media.audio import FPS, SAMPLES_PER_FRAME, speech_envelope, voice_activity
 
 OVERHANG = 0.08  # of the face's height that may lie outside the picture
 JUMP = 0.5  # face sizes that a face may move from one frame to the next; more is another face
@@ -96,7 +96,7 @@ def judge(track, samples, first, last, config):
 
     if track.faces[first:last].max() > 1:
         return no(f"{track.faces[first:last].max()} faces, expected one")
-    height = float(np.median([face.face_height(one) for one in points]))
+    height = float(np.median([mesh.face_height(one) for one in points]))
     if height < config.min_face:
         return no(f"face {height:.0f} pixels high, expected at least {config.min_face}")
     sharpness = float(np.median(track.sharpness[first:last]))

@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from sonic_ms.data.shards import SUFFIXES
-from sonic_ms.digest import sha256_of
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.files.digest import sha256_of
 
 NAME = "index.jsonl"
 VERSION = 1

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sonic_ms.audio import SAMPLE_RATE
-from sonic_ms.video import VideoWriter
+from sonic_ms.media.audio import SAMPLE_RATE
+from sonic_ms.media.video import VideoWriter
 
 
 def talking_clip(path, model, image, samples, heard=None, blur=0.0, side=256, fps=25):

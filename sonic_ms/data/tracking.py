@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sonic_ms.audio import FPS
+from sonic_ms.media.audio import FPS
 
 SMALL = (64, 36)  # pixels: the picture that scene cuts are seen on
 CUT = 14.0  # grey levels that neighbouring small pictures of a cut differ by, at least

@@ -15,14 +15,15 @@ Landmarks are MediaPipe's mesh (face.py), and its limits are the limits of these
 
 import numpy as np
 
-from sonic_ms import face
-from sonic_ms.audio import FPS, SAMPLE_RATE, frame_count, load_audio, read_header, speech_envelope, voice_activity
 from sonic_ms.evaluate.figures import figure, format_table
 from sonic_ms.evaluate.frames import Photo, fit_photo, lip_gap, measure_frames
 from sonic_ms.evaluate.pictures import eye_figures, face_figures, picture_figures
 from sonic_ms.evaluate.sound import best_lag, mouth_figures, read_phonemes
-from sonic_ms.image import load_image
-from sonic_ms.video import probe
+from sonic_ms.face import detect
+from sonic_ms.media.audio import FPS, SAMPLE_RATE, frame_count, load_audio, speech_envelope, voice_activity
+from sonic_ms.media.ffmpeg import read_header
+from sonic_ms.media.image import load_image
+from sonic_ms.media.video import probe
 
 __all__ = ["best_lag", "evaluate", "format_table", "lip_gap", "read_phonemes"]
 
@@ -39,7 +40,7 @@ def evaluate(video, audio, source, phonemes=None, still_head=None, analyzer=None
         source: the photo it was made from; path or array as for image.load_image.
         phonemes: path of a JSON list of {"ipa": str, "start": seconds, "end": seconds}, or that list; "" is silence.
         still_head: whether motion_scale was 0, which some bars are for; None finds out by measuring.
-        analyzer: a face.FaceAnalyzer to use again.
+        analyzer: a detect.FaceAnalyzer to use again.
     Returns:
         {name: figure}; a figure is a dict with `label`, `value` (number or None), `bar` (text), `passed` (True, False,
         or None where the bar does not apply), `note`, and for figures that are shares of something `items`: the list of
@@ -51,7 +52,7 @@ def evaluate(video, audio, source, phonemes=None, still_head=None, analyzer=None
     samples = load_audio(audio)
     phones = None if phonemes is None else read_phonemes(phonemes)
     info = probe(video)
-    analyzer = analyzer or face.FaceAnalyzer()
+    analyzer = analyzer or detect.FaceAnalyzer()
     photo = Photo(fit_photo(load_image(source), (info.width, info.height)), analyzer)
     clip = measure_frames(video, info.frames, photo, analyzer)
     voiced = voice_activity(samples)

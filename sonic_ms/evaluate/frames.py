@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sonic_ms import face
-from sonic_ms.audio import FPS
 from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.evaluate.masks import EYES, SSIM_REACH, down_axis, skin_mask, ssim_masks
 from sonic_ms.evaluate.seam import Seam
-from sonic_ms.image import resize_short_side, to_even
-from sonic_ms.video import read_video
+from sonic_ms.face import mesh
+from sonic_ms.media.audio import FPS
+from sonic_ms.media.image import resize_short_side, to_even
+from sonic_ms.media.video import read_video
 
 SHORT_SIDE = 512  # pixels; distances in figures are scaled to a video of this short side
 OPENING_PAIRS = ((82, 87), (13, 14), (312, 317))  # upper and lower inner lip, the middle third of the mouth
@@ -28,7 +28,7 @@ def lip_gap(points):
     About 0.01 for closed lips (see the module's header), 0.05 to 0.1 in open vowels; below 0 where contours cross.
     """
     upper, lower = np.transpose(OPENING_PAIRS)
-    return float(((points[lower, :2] - points[upper, :2]) @ down_axis(points)).mean() / face.face_height(points))
+    return float(((points[lower, :2] - points[upper, :2]) @ down_axis(points)).mean() / mesh.face_height(points))
 
 
 def correlation(a, b):
@@ -167,7 +167,7 @@ def measure_frames(video, n_frames, photo, analyzer):
 
 def _measure_face(grey, points, photo):
     """Opening, head, eyes, mouth sharpness, then the eye corners x, y: see Clip."""
-    motion = face.rigid_motion(photo.points, points)
+    motion = mesh.rigid_motion(photo.points, points)
     eyes = []
     for view, still in zip(photo.eyes, photo.open_eyes):
         matrix = motion @ np.vstack([view, [0, 0, 1]])
@@ -189,7 +189,7 @@ def _laplacian_variance(grey, mask=None):
 
 def _mouth_sharpness(grey, points):
     """Variance of the Laplacian in the upright box around the lips with a fifth of the mouth's width on every side."""
-    lips = points[list(face.OUTER_UPPER_LIP + face.OUTER_LOWER_LIP), :2]
+    lips = points[list(mesh.OUTER_UPPER_LIP + mesh.OUTER_LOWER_LIP), :2]
     margin = 0.2 * np.ptp(lips[:, 0])
     left, top = np.maximum(np.floor(lips.min(0) - margin), 0).astype(int)
     right, bottom = np.ceil(lips.max(0) + margin).astype(int) + 1

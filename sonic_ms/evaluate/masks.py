@@ -3,18 +3,18 @@
 import cv2
 import numpy as np
 
-from sonic_ms import face
+from sonic_ms.face import mesh
 
 LOWER_FACE_DROP = 0.20  # of the face height: how far the chin may come down
 LOWER_FACE_MARGIN = 0.12  # around the lower face
 NOSE_MARGIN = 0.04  # above the nose base line: skin that follows the upper lip
 SSIM_REACH = 5  # pixels: half of the 11-pixel window
-EYES = ((face.RIGHT_EYE_UPPER, face.RIGHT_EYE_LOWER), (face.LEFT_EYE_UPPER, face.LEFT_EYE_LOWER))
+EYES = ((mesh.RIGHT_EYE_UPPER, mesh.RIGHT_EYE_LOWER), (mesh.LEFT_EYE_UPPER, mesh.LEFT_EYE_LOWER))
 
 
 def down_axis(points):
     """Unit vector from the forehead to the chin."""
-    axis = points[face.CHIN, :2] - points[face.FOREHEAD, :2]
+    axis = points[mesh.CHIN, :2] - points[mesh.FOREHEAD, :2]
     return axis / np.linalg.norm(axis)
 
 
@@ -39,9 +39,9 @@ def ssim_masks(points, shape):
     and LOWER_FACE_DROP lower, with LOWER_FACE_MARGIN around it; what lies above that line belongs to the mask again.
     The second is the part of the face oval in the first: eyes, brows, nose. Both keep the reach of the SSIM window off.
     """
-    height = face.face_height(points)
+    height = mesh.face_height(points)
     down = down_axis(points)
-    oval = points[list(face.FACE_OVAL)]
+    oval = points[list(mesh.FACE_OVAL)]
     nose_line = points[2] @ down - NOSE_MARGIN * height
     lower = np.concatenate([oval[oval @ down > nose_line], points[[2]]])
     lower = np.concatenate([lower, lower + LOWER_FACE_DROP * height * down])
@@ -54,10 +54,10 @@ def ssim_masks(points, shape):
 
 def skin_mask(points, shape):
     """Mask of the face without what speech and blinks change: oval shrunk by 5 %, without mouth and eyes."""
-    height = face.face_height(points)
-    oval = points[list(face.FACE_OVAL), :2]
+    height = mesh.face_height(points)
+    oval = points[list(mesh.FACE_OVAL), :2]
     mask = polygon(oval.mean(0) + 0.95 * (oval - oval.mean(0)), shape)
-    for upper, lower in ((face.OUTER_UPPER_LIP, face.OUTER_LOWER_LIP), *EYES):
+    for upper, lower in ((mesh.OUTER_UPPER_LIP, mesh.OUTER_LOWER_LIP), *EYES):
         mask &= ~dilate(polygon(np.concatenate([points[list(upper), :2], points[list(lower[::-1]), :2]]), shape),
                          0.05 * height)  # fmt: skip
     return mask

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sonic_ms.audio import FPS
 from sonic_ms.evaluate.figures import figure
 from sonic_ms.evaluate.frames import DRIFT_FROM, DRIFT_TO
+from sonic_ms.media.audio import FPS
 
 BLINK_WINDOW = 1.5  # seconds: running median that the eye is compared with
 BLINK_DROP = 0.12  # of correlation; still eyes stay within 0.06 while the head sways

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from sonic_ms import face
 from sonic_ms.evaluate.masks import dilate, polygon
+from sonic_ms.face import mesh
 
 SEAM_DIFFERENCE = 3.0  # grey levels after smoothing: more than the encoder's noise
 SEAM_SMOOTH = 2.0  # pixels
@@ -38,8 +38,8 @@ class Seam:
         self._depth = SEAM_DEPTH / scale
         self._difference = np.zeros(rgb.shape[:2], np.float32)
         self._frames = []
-        lips = points[list(face.OUTER_UPPER_LIP + face.OUTER_LOWER_LIP[::-1])]
-        self._mouth = dilate(polygon(lips, rgb.shape[:2]), 0.06 * face.face_height(points))
+        lips = points[list(mesh.OUTER_UPPER_LIP + mesh.OUTER_LOWER_LIP[::-1])]
+        self._mouth = dilate(polygon(lips, rgb.shape[:2]), 0.06 * mesh.face_height(points))
 
     def add(self, rgb, keep):
         """Take a frame (h, w, 3) uint8 into account; its edges are measured when `keep`."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.audio import FPS
 from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.evaluate.figures import figure
 from sonic_ms.evaluate.frames import correlation
-from sonic_ms.train.articulation import BILABIALS, OPEN_VOWELS
+from sonic_ms.media.audio import FPS
+from sonic_ms.train.edge.articulation import BILABIALS, OPEN_VOWELS
 
 CLOSED_AT_MOST = 0.022  # of the face height: the widest reading seen on closed lips
 LEAST_WIDE = 0.01  # 90th percentile below which the mouth does not open, and being closed is no merit

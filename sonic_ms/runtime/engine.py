@@ -43,18 +43,18 @@ def open_engine(name, bundle):
     if name == "auto":
         name = _choose(bundle)
     if name == "mindspore":
-        from sonic_ms.runtime.mindspore import MindirEngine
+        from sonic_ms.runtime.cells import MindirEngine
 
         return MindirEngine(bundle)
     if name == "onnxruntime":
-        from sonic_ms.runtime.onnx import OnnxEngine
+        from sonic_ms.runtime.ort import OnnxEngine
 
         return OnnxEngine(bundle)
     if name == "lite":
         from sonic_ms.runtime.lite import LiteEngine
 
         return LiteEngine(bundle)
-    from sonic_ms.runtime.acl import AclEngine
+    from sonic_ms.runtime.ascendcl import AclEngine
 
     return AclEngine(bundle)
 

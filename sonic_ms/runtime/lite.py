@@ -21,11 +21,11 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from sonic_ms.ascend.mindir import read_mindir
-from sonic_ms.assets import cache_dir
 from sonic_ms.errors import EngineError, OutputError
+from sonic_ms.files.assets import cache_dir
 from sonic_ms.runtime.engine import check_inputs, device_id
 from sonic_ms.runtime.lite_process import INSTALL, Worker
+from sonic_ms.runtime.mindir import read_mindir
 
 TARGETS = ("cpu", "ascend")
 LOAD_TIMEOUT = 3600  # seconds; Lite compiles for Ascend when it loads our MINDIR

@@ -3,16 +3,16 @@
 import importlib
 from pathlib import Path
 
-from sonic_ms.config import from_dict, read_yaml
 from sonic_ms.errors import UsageError
-from sonic_ms.train.distributed import started_in_group
+from sonic_ms.files.config import from_dict, read_yaml
+from sonic_ms.train.loop.distributed import started_in_group
 
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
-    "base_finetune": ("sonic_ms.train.base", "BaseFinetuneConfig"),
-    "edge_audio": ("sonic_ms.train.edge_audio", "EdgeAudioConfig"),
-    "edge_distill": ("sonic_ms.train.distill", "EdgeDistillConfig"),
-    "edge_renderer": ("sonic_ms.train.edge_renderer", "EdgeRendererConfig"),
-    "syncnet": ("sonic_ms.train.syncnet", "SyncNetTraining"),
+    "base_finetune": ("sonic_ms.train.base.finetune", "BaseFinetuneConfig"),
+    "edge_audio": ("sonic_ms.train.edge.audio", "EdgeAudioConfig"),
+    "edge_distill": ("sonic_ms.train.edge.distill", "EdgeDistillConfig"),
+    "edge_renderer": ("sonic_ms.train.edge.renderer", "EdgeRendererConfig"),
+    "syncnet": ("sonic_ms.train.syncnet.training", "SyncNetTraining"),
 }
 FOR_GROUPS = ("base_finetune",)  # the others train in one process
 
@@ -25,7 +25,7 @@ def train(config_path, out=None, resume=False):
 
 def memory_table(config_path):
     """Text: predicted memory of a base_finetune recipe, by what is trained, batch, devices and recompute."""
-    from sonic_ms.train.memory import table
+    from sonic_ms.train.base.memory import table
 
     name, _, config = read_recipe(config_path)
     if name != "base_finetune":

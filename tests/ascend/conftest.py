@@ -3,7 +3,8 @@
 import sys
 
 import pytest
-from ascend_toys import conv_model, write_bundle
+
+from tests.support.ascend_toys import conv_model, write_bundle
 
 # Flags as in ATC's manual: an unknown one, a missing file or an input that the graph does not have is an error.
 ATC = """#!{python}

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from ascend_toys import conv_model, model, node, write_bundle
 from onnx import TensorProto, save_model
 
 from sonic_ms.ascend import audit as audit_module
@@ -12,6 +11,7 @@ from sonic_ms.ascend.atc import atc_plan
 from sonic_ms.ascend.audit import OUTPUT_ERROR, audit_bundle, audit_graph, format_audit, relative_error, write_audit
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.errors import EngineError
+from tests.support.ascend_toys import conv_model, model, node, write_bundle
 
 
 def audit(tmp_path, proto, **feed):

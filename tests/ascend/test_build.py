@@ -15,9 +15,9 @@ from sonic_ms.ascend import atc
 from sonic_ms.ascend.atc import atc_plan, build_om
 from sonic_ms.ascend.facts import find_chip, read
 from sonic_ms.ascend.lite import build_lite, ini_text
-from sonic_ms.bundle import Bundle
-from sonic_ms.digest import sha256_of
+from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import EngineError, UsageError, WeightsError
+from sonic_ms.files.digest import sha256_of
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "atc"
 CHIP = find_chip("Ascend310P3")

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import onnx
 import pytest
-from ascend_toys import conv_model, model, node, write_bundle
 
 from sonic_ms.ascend.lint import FITS, format_markdown, lint_bundle
 from sonic_ms.ascend.rules import NEVER
-from sonic_ms.bundle import Bundle
 from sonic_ms.cli import main
+from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import UsageError
+from tests.support.ascend_toys import conv_model, model, node, write_bundle
 
 
 def prelu_model():

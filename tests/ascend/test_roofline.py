@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
-from ascend_toys import conv_model, graph, node, write_bundle
 from onnx import TensorProto, shape_inference
 
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.ascend.graph import from_onnx
 from sonic_ms.ascend.roofline import bundle_costs, calls_per_second, format_prediction, predict, seconds, unit_cost
+from sonic_ms.base.units import BaseGear, base_units
+from sonic_ms.edge.units import edge_units
 from sonic_ms.errors import WeightsError
-from sonic_ms.units import BaseGear, Tensor, Unit, base_units, edge_units
+from sonic_ms.runtime.unit import Tensor, Unit
+from tests.support.ascend_toys import conv_model, graph, node, write_bundle
 
 
 def cost(*arguments, **options):
@@ -64,7 +66,7 @@ def test_seconds_are_the_slower_of_both_limits():
 def test_runs_for_a_second_of_video():
     assert calls_per_second(edge_units(sides=(256, 512))) == {"edge_audio": 25 / 100, "edge_render_512": 25 / 8}
     assert "edge_render_256" in calls_per_second(edge_units(sides=(256,)))
-    from sonic_ms.base_check import PUBLISHED
+    from sonic_ms.base.check import PUBLISHED
 
     one = calls_per_second(base_units(PUBLISHED, BaseGear(512, 512), None))
     assert one["unet"] == 25 * 3 * 12.5 / 25  # steps * branches * frames a second / frames of a window

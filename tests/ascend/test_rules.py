@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ascend_toys import conv_model, graph, model, node
 from onnx import TensorProto, helper, shape_inference
 
 from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
 from sonic_ms.ascend.graph import Graph, from_onnx, peak_memory, read_onnx
-from sonic_ms.ascend.mindir import Mindir
 from sonic_ms.ascend.rules import NEVER, UNKNOWN, memory_findings, mindir_findings, onnx_findings
 from sonic_ms.errors import WeightsError
+from sonic_ms.runtime.mindir import Mindir
+from tests.support.ascend_toys import conv_model, graph, model, node
 
 SOCS = [default_soc(family) for family in FAMILIES]
 P310, B310, P3, A910, A2 = (find_chip(soc) for soc in SOCS)

@@ -1,7 +1,8 @@
 """Bundles that several tests read: toy graphs, sonic-edge for two squares, and a tiny sonic-base."""
 
 import pytest
-from deploy_toys import export_toys
+
+from tests.support.deploy_toys import export_toys
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +14,7 @@ def toys(tmp_path_factory):
 @pytest.fixture(scope="session")
 def edge_bundle(tmp_path_factory):
     """Bundle of sonic-edge for squares of 256 and 512 pixels."""
-    from sonic_ms.export import export_model
+    from sonic_ms.deploy.export import export_model
 
     return export_model("sonic-edge", tmp_path_factory.mktemp("edge") / "bundle", gears=("256", "512"))
 
@@ -22,10 +23,9 @@ def edge_bundle(tmp_path_factory):
 def base_bundle(tmp_path_factory):
     """Bundle of sonic-base with tiny random networks, by way of a checkpoint and the real converter. 64x64 pixels, two
     frames a chunk of the decoder."""
-    import make_tiny_checkpoint
-    import pt2ms_weights
-
-    from sonic_ms.export import export_model
+    from sonic_ms.deploy.export import export_model
+    from tests.support import tiny_checkpoint as make_tiny_checkpoint
+    from tools import pt2ms_weights
 
     root = tmp_path_factory.mktemp("base")
     make_tiny_checkpoint.write_tree(root / "tree")

@@ -8,23 +8,24 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
-from sonic_ms import export as export_module
 from sonic_ms import pipeline
 from sonic_ms.ascend.build import pick_units
 from sonic_ms.ascend.facts import chips
 from sonic_ms.ascend.lint import FITS, lint_bundle
-from sonic_ms.ascend.mindir import read_mindir
-from sonic_ms.base_networks import BundleNetworks
-from sonic_ms.bundle import Bundle, file_entry, write_manifest
+from sonic_ms.base.configs import UNetConfig
+from sonic_ms.base.networks import BundleNetworks
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.deploy import export as export_module
+from sonic_ms.deploy.bundle import Bundle, file_entry, write_manifest
+from sonic_ms.deploy.samples import sample_inputs
+from sonic_ms.deploy.verify import verify
 from sonic_ms.errors import EngineError
-from sonic_ms.models.configs import UNetConfig
+from sonic_ms.runtime.cells import MindirEngine
 from sonic_ms.runtime.lite import LiteEngine
-from sonic_ms.runtime.mindspore import MindirEngine, start
-from sonic_ms.samples import sample_inputs
-from sonic_ms.verify import verify
+from sonic_ms.runtime.mindir import read_mindir
+from sonic_ms.runtime.ms import start
+from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
 ENGINES = ("mindspore", "onnxruntime", "lite")
 SIDE, TICKS = 64, 11  # pixels, and frames of the video

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from sonic_ms.bundle import Bundle
-from sonic_ms.digest import sha256_of
+from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import InputMissingError, WeightsError
+from sonic_ms.files.digest import sha256_of
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ import os
 import subprocess
 import sys
 
-from deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
-
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
-from sonic_ms.verify import verify
-from sonic_ms.video import read_video
+from sonic_ms.deploy.verify import verify
+from sonic_ms.media.video import read_video
+from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
 SIDE = 512  # pixels of the moving square, which with this much room around the face is the whole picture
 OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration", "1.2", "--expand-ratio", "1.0"]

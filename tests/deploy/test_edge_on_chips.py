@@ -9,7 +9,7 @@ from sonic_ms.ascend.atc import audit_file
 from sonic_ms.ascend.audit import audit_bundle
 from sonic_ms.ascend.facts import chips
 from sonic_ms.ascend.lint import FITS, lint_bundle
-from sonic_ms.bundle import Bundle
+from sonic_ms.deploy.bundle import Bundle
 
 
 def test_fits_every_chip(edge_bundle):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deploy_toys import export_toys, toy_units
 
-from sonic_ms import export as export_module
-from sonic_ms import onnx_fixes
+from sonic_ms.deploy import export as export_module
+from sonic_ms.deploy import onnx_fixes
+from sonic_ms.deploy.samples import sample_inputs
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.runtime.engine import open_engine
-from sonic_ms.samples import sample_inputs
+from tests.support.deploy_toys import export_toys, toy_units
 
 
 def test_files_compute_what_the_cells_compute(toys):
@@ -186,10 +186,10 @@ def test_frames_of_a_chunk(tmp_path):
 def test_onnx_may_be_imported_before_mindspore(tmp_path):
     """They want different implementations of protobuf; only MindSpore used to die of it."""
     code = (
-        "import onnx; from deploy_toys import export_toys; from sonic_ms.runtime.mindspore import start; start();"
+        "import onnx; from tests.support.deploy_toys import export_toys; from sonic_ms.runtime.ms import start; start()\n"
         f"b = export_toys({str(tmp_path / 'bundle')!r}); print(len(onnx.load(b.path('padded', 'onnx')).graph.node))"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     environment.pop("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", None)  # which this process has from MindSpore
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

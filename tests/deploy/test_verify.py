@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from sonic_ms import verify as verify_module
 from sonic_ms.cli import main
+from sonic_ms.deploy import verify as verify_module
+from sonic_ms.deploy.verify import format_rows, verify
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_engine, open_engine
-from sonic_ms.verify import format_rows, verify
 
 
 class Altered:

@@ -1,10 +1,10 @@
 import pytest
 
-from sonic_ms import face
+from sonic_ms.face import choose
 
 
 @pytest.fixture(scope="session")
 def astronaut_landmarks(astronaut, analyzer):
     """(468, 3) landmarks in pixels, and the side of the square photo."""
-    landmarks, _ = face.choose_face(astronaut, analyzer=analyzer)
+    landmarks, _ = choose.choose_face(astronaut, analyzer=analyzer)
     return landmarks.points, astronaut.shape[0]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sonic_ms.models.edge.audio_features import HALO, MEL_PER_FRAME, WINDOW, mel_windows, normalise_mel
+from sonic_ms.edge.audio_features import HALO, MEL_PER_FRAME, WINDOW, mel_windows, normalise_mel
 
 
 @pytest.mark.parametrize("n_frames", [1, 50, 51, 137])

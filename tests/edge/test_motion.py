@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from sonic_ms.models.edge.curves import CURVES
-from sonic_ms.models.edge.motion import FaceField, MouthField
-from sonic_ms.models.edge.renderer import grid
-from sonic_ms.models.edge.rig import TERMS, frame_parameters
-from sonic_ms.train.mouths import random_rig
+from sonic_ms.edge.curves import CURVES
+from sonic_ms.edge.motion import FaceField, MouthField
+from sonic_ms.edge.renderer import grid
+from sonic_ms.edge.rig import TERMS, frame_parameters
+from sonic_ms.train.edge.mouths import random_rig
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from sonic_ms.models.edge.renderer import (
+from sonic_ms.edge.renderer import (
     FEATURES,
     UPPER_GAPS,
     EdgeRenderer,
@@ -19,9 +19,9 @@ from sonic_ms.models.edge.renderer import (
     interior,
     nearness,
 )
-from sonic_ms.models.edge.rig import OFFSETS, UPPER_TEETH, frame_parameters
-from sonic_ms.models.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture, placement
-from sonic_ms.train.mouths import Dentition, random_face, random_rig
+from sonic_ms.edge.rig import OFFSETS, UPPER_TEETH, frame_parameters
+from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture, placement
+from sonic_ms.train.edge.mouths import Dentition, random_face, random_rig
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 SIDE = 256

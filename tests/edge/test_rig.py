@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sonic_ms.models.edge import rig as rig_module
-from sonic_ms.models.edge.curves import CURVES, JAW, OPEN, WIDTH
-from sonic_ms.models.edge.rig import N_PARAMETERS, OFFSETS, TERMS, build_rig, frame_parameters, lower_teeth, with_light
-from sonic_ms.train.edge_renderer import mirrored
-from sonic_ms.train.mouths import random_rig
+from sonic_ms.edge import rig as rig_module
+from sonic_ms.edge.curves import CURVES, JAW, OPEN, WIDTH
+from sonic_ms.edge.rig import N_PARAMETERS, OFFSETS, TERMS, build_rig, frame_parameters, lower_teeth, with_light
+from sonic_ms.train.edge.mouths import random_rig
+from sonic_ms.train.edge.renderer import mirrored
 
 
 @pytest.fixture

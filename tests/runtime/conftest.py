@@ -2,7 +2,7 @@
 
 import pytest
 
-from sonic_ms.bundle import Bundle, file_entry, unit_entry, write_manifest
+from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The acl engine against the strict double in tests/acl_double.py."""
+"""The acl engine against the strict double in tests/support/acl_double.py."""
 
 import json
 import sys
@@ -6,12 +6,12 @@ import threading
 
 import numpy as np
 import pytest
-from acl_double import FREEING, ON_BOARD, AclDouble, ProtocolError
 
 from sonic_ms.errors import EngineError
-from sonic_ms.runtime.acl import AclEngine
+from sonic_ms.runtime.ascendcl import AclEngine
 from sonic_ms.runtime.engine import open_engine
-from sonic_ms.units import Tensor, Unit
+from sonic_ms.runtime.unit import Tensor, Unit
+from tests.support.acl_double import FREEING, ON_BOARD, AclDouble, ProtocolError
 
 PROGRAMS = {"mix": lambda arrays: [2 * arrays[0] + arrays[1], arrays[0].sum(-1)]}
 UNIT = Unit(

@@ -8,7 +8,7 @@ import pytest
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_engine, open_engine
-from sonic_ms.units import Tensor, Unit
+from sonic_ms.runtime.unit import Tensor, Unit
 
 UNIT = Unit(
     "mix", (Tensor("x", (2, 5)), Tensor("y", (2, 5))), (Tensor("difference", (2, 5)), Tensor("sum", (2,))), None

@@ -6,8 +6,8 @@ from mindspore import Parameter
 
 from sonic_ms import cli
 from sonic_ms.errors import WeightsError
-from sonic_ms.train import checkpoint
-from sonic_ms.train.distributed import Group
+from sonic_ms.train.loop import checkpoint
+from sonic_ms.train.loop.distributed import Group
 
 LOOP = "loop: {steps: 2, batch_size: 2, learning_rate: 0.001}\n"
 RENDERER, AUDIO = "recipe: edge_renderer\n" + LOOP, "recipe: edge_audio\n" + LOOP

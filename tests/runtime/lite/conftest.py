@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from lite_graphs import HUGE, MIX, SLOW, TWICE
 
 from sonic_ms.runtime import lite
 from sonic_ms.runtime.engine import open_engine
+from tests.support.lite_graphs import HUGE, MIX, SLOW, TWICE
 
 CONV = {"strides": [1, 1], "dilations": [1, 1]}  # ONNX has defaults for them, Lite 2.0 has not
 

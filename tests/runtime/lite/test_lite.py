@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lite_graphs import MIX, SLOW, values
 
 from sonic_ms.errors import EngineError, OutputError
 from sonic_ms.runtime import lite_process
 from sonic_ms.runtime.lite import LiteEngine
-from sonic_ms.runtime.onnx import OnnxEngine
-from sonic_ms.units import Tensor, Unit
+from sonic_ms.runtime.ort import OnnxEngine
+from sonic_ms.runtime.unit import Tensor, Unit
+from tests.support.lite_graphs import MIX, SLOW, values
 
 
 def test_the_real_lite_agrees_with_onnxruntime(engine, bundle):

@@ -9,9 +9,9 @@ import pytest
 
 from sonic_ms.errors import EngineError, WeightsError
 from sonic_ms.runtime.engine import open_engine
-from sonic_ms.units import Tensor, Unit
+from sonic_ms.runtime.unit import Tensor, Unit
 
-DOUBLE = Path(__file__).parents[2] / "lite_double"
+DOUBLE = Path(__file__).parents[2] / "support" / "lite_double"
 
 
 class TestAscend:

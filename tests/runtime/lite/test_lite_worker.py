@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lite_graphs import HUGE, MIX, SLOW, values
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime import lite, lite_process
 from sonic_ms.runtime.lite import LiteEngine
+from tests.support.lite_graphs import HUGE, MIX, SLOW, values
 
 
 def pid(engine):
@@ -93,7 +93,7 @@ def test_close_ends_the_worker_and_leaves_nothing_open(bundle):
 def test_no_orphan_when_the_parent_is_killed_in_a_run(bundle):
     script = (
         "import sys, numpy as np\n"
-        "from sonic_ms.bundle import Bundle\n"
+        "from sonic_ms.deploy.bundle import Bundle\n"
         "from sonic_ms.runtime.lite import LiteEngine\n"
         "engine = LiteEngine(Bundle.load(sys.argv[1]))\n"
         "engine.prepare('slow')\n"

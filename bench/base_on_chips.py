@@ -1,0 +1,67 @@
+"""Units x chips and predicted speed of sonic-base at its published size, without its weights.
+
+    python -m bench.base_on_chips [WIDTHxHEIGHT [FRAMES]]     # FRAMES the decoder takes at once, default 8
+
+Prints the tables of docs/ascend.md as Markdown. The graphs are exported in float16 with random weights and never run.
+Needs 8 GB of memory, 6 GB of disk and some minutes.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
+from sonic_ms.ascend.graph import read_onnx
+from sonic_ms.ascend.lint import format_markdown, lint_unit
+from sonic_ms.ascend.roofline import calls_per_second, format_prediction, predict, unit_cost
+from sonic_ms.base.check import PUBLISHED, randomise
+from sonic_ms.base.units import BaseGear, base_units
+from sonic_ms.deploy.export import write_onnx
+from sonic_ms.deploy.samples import sample_inputs
+
+
+def published_units(gear):
+    """{name: Unit} in float16 with random weights."""
+    from mindspore import nn
+
+    from sonic_ms.base.cells import CELLS
+    from sonic_ms.files.weights import set_precision
+
+    def build(network, part, *size):
+        with nn.utils.no_init_parameters():
+            cell = CELLS[network](PUBLISHED[network], *size).set_train(False)
+        return randomise(set_precision(getattr(cell, part) if part else cell, "fp16"))
+
+    return base_units(PUBLISHED, gear, build, "fp16")
+
+
+def export_graph(unit):
+    """graph.Graph of a unit, by way of ONNX files that are not kept."""
+    from sonic_ms.runtime.ms import start
+
+    ms = start()
+    inputs = [ms.Tensor(array) for array in sample_inputs(unit).values()]
+    with tempfile.TemporaryDirectory() as folder:
+        return read_onnx(write_onnx(ms, unit.build(), inputs, unit, Path(folder))[0])
+
+
+def main(size="512x512", chunk=BaseGear.chunk):
+    width, height = map(int, size.split("x"))
+    gear = BaseGear(height, width, int(chunk))
+    units = published_units(gear)
+    graphs = {}
+    for name, unit in units.items():
+        print(f"exporting {name}", file=sys.stderr, flush=True)
+        graphs[name] = export_graph(unit)
+    chips = [find_chip(default_soc(family)) for family in FAMILIES]
+    print(f"sonic-base, {width}x{height}, {gear.chunk} frames a chunk, float16:\n")
+    print(
+        format_markdown([lint_unit(units[name], graph, None, chip) for name, graph in graphs.items() for chip in chips])
+    )
+    print()
+    costs = {name: (count, unit_cost(graphs[name])) for name, count in calls_per_second(units).items()}
+    print(format_prediction(predict(costs), costs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,213 @@
+"""The denoising loop of sonic-base: windows that shift from step to step, guidance of three branches. numpy.
+
+Every step covers all frames with windows of the UNet's length. A window that runs past the end goes on with the first
+frames, and a clip shorter than a window repeats inside it: indices are modulo the number of frames. The windows start
+elsewhere at each step, so that their seams never stay in one place; where windows overlap, their results are averaged.
+"""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
+
+
+@dataclass(frozen=True)
+class DenoiseSettings:
+    """Parameters of the loop; the defaults are upstream's.
+
+    image_guidance, audio_guidance: strength at the first and at the last step, linear between. overlap: frames two
+    neighbouring windows share. shift_offset: frames by which the windows move from step to step. dynamic_scale: factor
+    on both motion buckets; motion_scale: on that of the head alone. fps: generated frames a second, as the UNet is
+    told. batch_branches: run the three guidance branches as one batch; False needs a third of the memory for
+    activations.
+    """
+
+    steps: int = 25
+    window: int = 25
+    overlap: int = 0
+    shift_offset: int = 7
+    image_guidance: tuple = (2.0, 2.0)
+    audio_guidance: tuple = (7.5, 7.5)
+    dynamic_scale: float = 1.0
+    motion_scale: float = 1.0
+    fps: float = 12.5
+    batch_branches: bool = True
+
+    def __post_init__(self):
+        if self.steps < 1 or self.window < 1:
+            raise UsageError(f"steps {self.steps} and window {self.window} must be at least 1")
+        if not 0 <= self.overlap < self.window:
+            raise UsageError(f"overlap {self.overlap} must be from 0 to {self.window - 1}, one less than the window")
+
+    def guidance(self, index):
+        """(image, audio) strength at step `index`."""
+        share = index / max(self.steps - 1, 1)
+        pairs = (self.image_guidance, self.audio_guidance)
+        return tuple(np.float32(first + (last - first) * share) for first, last in pairs)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Everything the loop knows about a clip of n frames whose latents have h x w pixels.
+
+    image_latents (4, h, w): encoder mean, unscaled. buckets (n, 2): translation and expression. mask (H, W): face in
+    0..1. clip_embedding (d,). audio (n, 32, d): audio tokens of every frame. silence (n, 32, d) or (1, 32, d): the
+    same without sound; one row when all frames are alike, as they are in practice. source: fingerprint of what the
+    arrays were computed from, if known: networks differ in the last bit from process to process.
+    """
+
+    image_latents: np.ndarray
+    buckets: np.ndarray
+    mask: np.ndarray
+    clip_embedding: np.ndarray
+    audio: np.ndarray
+    silence: np.ndarray
+    source: str = ""
+
+    def digest(self, *more):
+        """Fingerprint of the inputs, for resuming: the same clip and the same `more` give the same text."""
+        total = hashlib.sha256(repr(more).encode())
+        if self.source:
+            total.update(self.source.encode())
+            return total.hexdigest()
+        for values in (value for name, value in vars(self).items() if name != "source"):
+            total.update(repr(values.shape).encode() + np.ascontiguousarray(values, np.float32).tobytes())
+        return total.hexdigest()
+
+
+def windows(count, length, overlap, shift):
+    """Frame indices of every window of one step: list of (length,) arrays that together hold all of 0..count-1."""
+    return [np.arange(start - shift, start - shift + length) % count for start in range(0, count, length - overlap)]
+
+
+class Contexts:
+    """Keys and values of every frame, computed once a clip; `branches` gathers those of a window.
+
+    run(clip, audio, sinusoids) is the context Cell as a function of arrays. Frames go through it a window's number at
+    a time, so that one graph is compiled.
+    """
+
+    def __init__(self, run, config, clip, window):
+        self._run, self._sinusoids, self._batch = run, frame_sinusoids(config, window), window
+        seen = clip.clip_embedding.astype(np.float32)
+        self._branches = [
+            self._project(np.zeros_like(seen), clip.silence),
+            self._project(seen, clip.silence),
+            self._project(seen, clip.audio),
+        ]
+
+    def _project(self, embedding, tokens):
+        """Contexts of m frames: six arrays (m, 32 | 1, C). The last batch repeats its last frame."""
+        count, batch = len(tokens), self._batch
+        clip = np.tile(embedding, (batch, 1, 1))  # (batch, 1, d)
+        parts = []
+        for start in range(0, count, batch):
+            frames = np.minimum(np.arange(start, start + batch), count - 1)
+            *context, self.positions = self._run(clip, tokens[frames].astype(np.float32), self._sinusoids)
+            parts.append([part[: count - start] for part in context])
+        return [np.concatenate(part) for part in zip(*parts)]
+
+    def branches(self, frames):
+        """Contexts for a window of frame indices: no image and no audio, image only, image and audio.
+
+        Each is what the UNet takes after the masks, without `positions`, for b = 1. The temporal context is the mean
+        over the window: the mean of the frames' projections is the projection of their mean.
+        """
+        out = []
+        for branch in self._branches:
+            parts = [part[frames if len(part) > 1 else np.zeros_like(frames)] for part in branch]
+            out.append(parts[:3] + [part.mean(0, keepdims=True) for part in parts[3:]])
+        return out
+
+
+def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, progress=None, state=None):
+    """Latents of all frames, (n, 4, h, w) float32, still scaled by `scaling`.
+
+    unet, context: the two Cells of the UNet as functions of arrays. config: their UNetConfig. noise (n, 4, h, w):
+    standard normal. scaling: the VAE's scaling factor. progress(step, steps) is called before the first step and after
+    each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there.
+    """
+    count, _, height, width = noise.shape
+    resume = Resume(state, clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest()))
+    first, latents = resume.load()
+    if latents is None:
+        latents = scheduler.add_noise(np.float32(scaling) * clip.image_latents[None], noise).astype(np.float32)
+    contexts = Contexts(context, config, clip, settings.window)
+    masks = mask_tokens(config, clip.mask, height, width)
+    image = np.stack([np.zeros_like(clip.image_latents), clip.image_latents, clip.image_latents])
+    image = np.repeat(image[:, None], settings.window, 1).astype(np.float32)  # (3, window, 4, h, w)
+    if progress:
+        progress(first, settings.steps)
+    for index in range(first, settings.steps):
+        total, times = np.zeros_like(latents), np.zeros(count, np.float32)
+        for frames in windows(count, settings.window, settings.overlap, index * settings.shift_offset):
+            prediction = guided(
+                unet, contexts, config, settings, masks, image, index, scheduler, latents[frames], clip, frames
+            )
+            np.add.at(total, frames, scheduler.step(prediction, latents[frames], index))
+            np.add.at(times, frames, 1)
+        latents = total / times[:, None, None, None]
+        resume.save(index + 1, latents)
+        if progress:
+            progress(index + 1, settings.steps)
+    resume.discard()
+    return latents
+
+
+def guided(unet, contexts, config, settings, masks, image, index, scheduler, noisy, clip, frames):
+    """v-prediction (t, 4, h, w) of one window, guided away from no image and from no audio."""
+    scaled = scheduler.scale_input(noisy, index).astype(np.float32)
+    translation, expression = clip.buckets[frames].mean(0) * settings.dynamic_scale
+    ids = [settings.fps, translation * settings.motion_scale, expression]
+    branches = contexts.branches(frames)
+    groups = [range(3)] if settings.batch_branches else [[0], [1], [2]]
+    predictions = []
+    for group in groups:
+        sample = np.stack([np.concatenate([scaled, image[branch]], axis=1) for branch in group])  # (b, t, 8, h, w)
+        time, added = time_sinusoids(config, scheduler.timesteps[index], [ids] * len(sample))
+        packed = [np.concatenate(parts) for parts in zip(*[branches[branch] for branch in group])]
+        predictions.append(unet(sample, time, added, masks, *packed, contexts.positions))
+    nothing, seen, heard = np.concatenate(predictions)
+    image_strength, audio_strength = settings.guidance(index)
+    return nothing + image_strength * (seen - nothing) + audio_strength * (heard - seen)
+
+
+class Resume:
+    """The last finished step of a run, in one file; without a path it does nothing."""
+
+    def __init__(self, path, digest):
+        self._path, self._digest = Path(path) if path else None, digest
+
+    def load(self):
+        """(steps done, latents), or (0, None) if there is no file, a damaged one, or one of another run."""
+        if self._path and self._path.is_file():
+            try:
+                with np.load(self._path, allow_pickle=False) as saved:
+                    if str(saved["digest"]) == self._digest:
+                        return int(saved["steps"]), saved["latents"]
+            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+                return 0, None
+        return 0, None
+
+    def save(self, steps, latents):
+        """Replace the file atomically: a run that is killed in between finds the step before."""
+        if self._path is None:
+            return
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
+                np.savez(file, digest=self._digest, steps=steps, latents=latents)
+            os.replace(file.name, self._path)
+        except OSError as error:
+            raise OutputError(f"cannot keep the state in {self._path}: {error.strerror}") from error
+
+    def discard(self):
+        """Remove the file once the run is complete."""
+        if self._path:
+            self._path.unlink(missing_ok=True)

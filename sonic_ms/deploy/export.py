@@ -1,0 +1,310 @@
+"""`sonic-ms export`: the graphs of a model as MINDIR and ONNX files in a bundle. Nothing is accepted before it was run.
+
+Every exported file is loaded again, run on seeded inputs and compared with its Cell; a bundle appears under its name
+only when all of its files passed.
+"""
+
+import gc
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
+from sonic_ms.deploy.samples import sample_inputs
+from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.files.digest import weights_digest
+
+FORMATS = ("mindir", "onnx")
+# Largest relative L2 distance between a file and its Cell. fp16: onnxruntime rounds between other operators.
+TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
+INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: what is larger keeps its weights beside it,
+EXTERNAL_BYTES = 1024  # those of at least this size
+MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
+LICENCES = {
+    "sonic-edge": "Apache-2.0",
+    "sonic-base": "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (YOLO)",
+}
+
+
+def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print, rearrange=None):
+    """Write a bundle.
+
+    model: sonic-edge or sonic-base. units: {name: units.Unit}. out: folder to make; it must not exist. formats: of
+    FORMATS. gear: dict of the sizes the graphs are made for. configs: {network: config dataclass}, saved along.
+    rearrange: {unit: function that rearranges its Cell for a CPU}, or None. Returns the Bundle. Raises OutputError when
+    a file cannot be written or does not compute what its Cell computes.
+    """
+    from sonic_ms.files.weights import save_config
+    from sonic_ms.runtime.ms import start
+
+    ms = start()
+    out = Path(out)
+    if out.exists():
+        raise OutputError(f"{out} exists; choose another name or remove it")
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        for network, config in configs.items():
+            (part / "config" / network).mkdir(parents=True)
+            save_config(config, part / "config" / network)
+        entries = {}
+        for name, unit in units.items():
+            function = (rearrange or {}).get(name)
+            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress, function)
+        manifest = {
+            "format": 1,
+            "model": model,
+            "precision": precision,
+            "mindspore": ms.__version__,
+            "mind_ir_version": MIND_IR_VERSION,
+            "weights_sha256": weights_sha256,
+            "licence": LICENCES[model],
+            "gear": gear,
+            "for_cpu": bool(rearrange),
+            "units": entries,
+        }
+        write_manifest(part, manifest)
+        part.rename(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Bundle.load(out)
+
+
+def export_unit(ms, unit, folder, formats, tolerance, progress=print, rearrange=None):
+    """Export one unit into folder/FORMAT/ and compare it with its Cell as it is built, also where the exported one is
+    rearranged: its entry of the manifest."""
+    started = time.perf_counter()
+    inputs = sample_inputs(unit)
+    cell = unit.build()
+    tensors = [ms.Tensor(array) for array in inputs.values()]
+    expected = as_arrays(cell(*tensors))
+    check_outputs(unit, expected, "its Cell")
+    if rearrange:
+        del cell
+        gc.collect()
+        cell = rearrange(unit.build())
+    entry = unit_entry(unit)
+    files = {
+        kind: {"mindir": write_mindir, "onnx": write_onnx}[kind](ms, cell, tensors, unit, folder) for kind in formats
+    }
+    del cell, tensors
+    gc.collect()  # one copy of large weights in memory at a time: the Cell's, then each file's
+    for kind, (path, data) in files.items():
+        found = RUN[kind](ms, path, inputs, unit)
+        gc.collect()
+        check_outputs(unit, found, f"the {kind} file")
+        error = max(relative_error(one, other) for one, other in zip(found, expected))
+        if not error <= tolerance:
+            raise OutputError(
+                f"unit {unit.name}: the {kind} file differs from its Cell by {error:.1e} (bar {tolerance:g})"
+            )
+        entry[kind] = file_entry(folder, path, data) | {"relative_l2": float(f"{error:.2e}")}
+        progress(f"{unit.name}: {kind} {_megabytes(folder, entry[kind])}, error {error:.1e}, "
+                 f"{time.perf_counter() - started:.0f} s")  # fmt: skip
+    return entry
+
+
+def check_outputs(unit, arrays, where):
+    """Raise OutputError when shapes or types are not those of the unit."""
+    for tensor, array in zip(unit.outputs, arrays):
+        if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
+            raise OutputError(
+                f"unit {unit.name}: output {tensor.name} of {where} is {array.dtype} {array.shape}, "
+                f"the table of units says {tensor.dtype} {tensor.shape}"
+            )
+
+
+def as_arrays(outputs):
+    """Outputs of a Cell as a list of arrays."""
+    return [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def relative_error(found, expected):
+    """|found - expected| / |expected| in the L2 norm."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
+
+
+def write_mindir(ms, cell, tensors, unit, folder):
+    """(path of the graph, paths of its data). Above 1 GB MindSpore writes NAME_graph.mindir and a folder of data."""
+    target = folder / "mindir" / unit.name
+    target.parent.mkdir(exist_ok=True)
+    ms.export(cell, *tensors, file_name=str(target), file_format="MINDIR")
+    graph = target.with_suffix(".mindir")
+    if not graph.is_file():
+        graph = target.with_name(f"{unit.name}_graph.mindir")
+    return graph, sorted(target.with_name(f"{unit.name}_variables").glob("*"))
+
+
+def run_mindir(ms, path, inputs, unit):
+    """Outputs of a MINDIR file."""
+    from sonic_ms.runtime.cells import load_mindir
+
+    graph = load_mindir(ms, path)
+    return as_arrays(graph(*[ms.Tensor(array) for array in inputs.values()]))
+
+
+def write_onnx(ms, cell, tensors, unit, folder):
+    """(path of the graph, paths of its data)."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise UsageError(f"ONNX export needs onnx ({error}); pip install 'sonic_ms[onnx]'") from error
+    from sonic_ms.deploy.onnx_fixes import fix_model
+
+    path = folder / "onnx" / f"{unit.name}.onnx"
+    scratch = path.with_suffix(".scratch")  # above 2 GB the exporter writes a file for each weight beside its graph
+    scratch.mkdir(parents=True)
+    ms.onnx.export(cell, *tensors, file_name=str(scratch / path.name))
+    model = onnx.load(scratch / path.name, load_external_data=False)
+    fix_model(model, unit)
+    data = []
+    if sum(_size_of(onnx, weight, scratch) for weight in model.graph.initializer) > INLINE_BYTES:
+        data = _pack_weights(onnx, model, scratch, path.with_suffix(".data"))
+    else:
+        onnx.load_external_data_for_model(model, scratch)
+    onnx.save_model(model, path)
+    shutil.rmtree(scratch)
+    return path, data
+
+
+def _size_of(onnx, weight, scratch):
+    """Bytes of an initializer, in the model or in a file of its own."""
+    if weight.data_location != onnx.TensorProto.EXTERNAL:
+        return len(weight.raw_data)
+    return (scratch / _location(weight)).stat().st_size
+
+
+def _location(weight):
+    return {entry.key: entry.value for entry in weight.external_data}["location"]
+
+
+def _pack_weights(onnx, model, scratch, target):
+    """Move the weights of EXTERNAL_BYTES or more into one file, one at a time: together they may not fit in memory
+    beside the model's own copy. Returns the files written."""
+    with open(target, "wb") as out:
+        for weight in model.graph.initializer:
+            external = weight.data_location == onnx.TensorProto.EXTERNAL
+            if not external and len(weight.raw_data) < EXTERNAL_BYTES:
+                continue  # it may have int64_data instead
+            raw = (scratch / _location(weight)).read_bytes() if external else weight.raw_data
+            weight.ClearField("external_data")
+            if len(raw) < EXTERNAL_BYTES:
+                weight.data_location, weight.raw_data = onnx.TensorProto.DEFAULT, raw
+                continue
+            out.write(b"\0" * (-out.tell() % 4096))  # runtimes map whole pages
+            place = {"location": target.name, "offset": out.tell(), "length": len(raw)}
+            weight.ClearField("raw_data")
+            weight.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in place.items():
+                weight.external_data.add(key=key, value=str(value))
+            out.write(raw)
+    if target.stat().st_size:
+        return [target]
+    target.unlink()  # every weight is small
+    return []
+
+
+def run_onnx(ms, path, inputs, unit):
+    """Outputs of an ONNX file in onnxruntime, after onnx.checker."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"ONNX export needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
+    onnx.checker.check_model(str(path))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session.run([tensor.name for tensor in unit.outputs], inputs)
+    except Exception as error:  # its exceptions share no base class of their own
+        reason = " ".join(str(error).split())
+        raise OutputError(f"unit {unit.name}: onnxruntime cannot run its file ({reason})") from error
+
+
+WRITE = {"mindir": write_mindir, "onnx": write_onnx}
+RUN = {"mindir": run_mindir, "onnx": run_onnx}
+
+
+def _megabytes(folder, entry):
+    size = sum((folder / part["path"]).stat().st_size for part in (entry, *entry.get("data", ())))
+    return f"{size / 1e6:.1f} MB"
+
+
+def export_model(name, out, formats=None, precision="fp32", gears=(), chunk=None, progress=print, for_cpu=False):
+    """`sonic-ms export`: find the units of a model and write its bundle.
+
+    name: sonic-edge, the folder of one, or the folder of a converted sonic-base. gears: for sonic-edge the sides of the
+    square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default. chunk: frames that
+    sonic-base's decoder takes at once, 1 to 64, 8 by default: fewer need less memory, see `sonic-ms lint`. for_cpu:
+    rearrange sonic-base's UNet for MindSpore on a CPU, see models/winograd.py. formats: of FORMATS, all that there can
+    be by default.
+    """
+    from sonic_ms.pipeline import is_base
+
+    if for_cpu and (not is_base(name) or precision != "fp32" or "onnx" in (formats or ())):
+        raise UsageError("--for-cpu is for the MINDIR of sonic-base in float32; leave it out, or --dtype and --format")
+    formats = formats or (("mindir",) if for_cpu else FORMATS)
+    if is_base(name):
+        return _export_base(Path(name), out, formats, precision, gears, chunk, progress, for_cpu)
+    if chunk is not None:
+        raise UsageError(f"{chunk} frames a chunk: only sonic-base decodes in chunks; leave it out for {name}")
+    from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, edge_units
+
+    folder = EDGE_FOLDER if name == "sonic-edge" else Path(name)
+    sides = tuple(sorted(int(gear) if gear.isdigit() else 0 for gear in gears)) or EDGE_SIDES
+    if not set(sides) <= set(EDGE_SIDES):
+        raise UsageError(f"gears {', '.join(gears)}; sonic-edge has {', '.join(map(str, EDGE_SIDES))}")
+    units = edge_units(folder, sides, precision)
+    digest = weights_digest(folder, ("audio", "painter"))
+    return export("sonic-edge", units, out, formats, precision, {"sides": sides}, {}, digest, progress)
+
+
+def _export_base(folder, out, formats, precision, gears, chunk, progress, for_cpu):
+    from sonic_ms.base.boxes import input_size
+    from sonic_ms.base.cells import PARTS
+    from sonic_ms.base.networks import CellNetworks
+    from sonic_ms.base.units import CONFIGS, BaseGear, base_units
+
+    networks = CellNetworks(folder, precision)
+    configs = {network: networks.config(network) for network in CONFIGS}
+    width, height = _size(gears)
+    if chunk is not None and not 1 <= chunk <= 64:
+        raise UsageError(f"{chunk} frames a chunk; expected 1 to 64")
+    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=input_size(width, height)[::-1])
+
+    def build(network, part, *size):
+        cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export
+        return getattr(cell, part) if part else cell
+
+    def use_winograd(unet):
+        from sonic_ms.base.winograd import rearrange
+
+        return rearrange(unet, height // configs["vae"].downscale, width // configs["vae"].downscale)
+
+    units = base_units(configs, gear, build, precision)
+    digest = weights_digest(folder, CONFIGS)
+    assert set(PARTS) <= set(units)
+    rearrange = {"unet": use_winograd} if for_cpu else None
+    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress, rearrange)
+
+
+def _size(gears):
+    """(width, height) of the one gear of sonic-base."""
+    text = gears[0] if gears else "512x512"
+    parts = text.split("x")
+    if len(gears) > 1 or len(parts) != 2 or not all(part.isdigit() and int(part) % 64 == 0 for part in parts):
+        raise UsageError(f"gears {', '.join(gears)}; sonic-base takes one WIDTHxHEIGHT, both divisible by 64")
+    return int(parts[0]), int(parts[1])
+
+
+def to_stderr(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,303 @@
+"""Picture side of sonic-edge: one photo's texture + parameter rows -> video frames. Portable operators only.
+
+The photo, oversampled four times, is looked up once for every pixel of a frame, through the flow of motion.py; a small
+UNet paints what no photo shows: teeth, tongue and the dark of an opening mouth, and the shade at the edge of the lips.
+It works on a fixed rectangle around the mouth, so its cost does not depend on the size of the video.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from sonic_ms.edge.motion import Columns, FaceField, clip01
+from sonic_ms.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
+from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.files.weights import set_precision
+from sonic_ms.nn.portable import stack
+
+COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
+INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
+FEATURES = 3 + 3 + 6 + 4 + LAYOUT["paint"]
+# Gaps between teeth, |u| from the middle: widths of the teeth as seen from the front (8.5, 6.5, 7.6 mm ... narrowed by
+# the dental arch), the first gap being the middle one
+UPPER_GAPS = (0.0, 0.33, 0.58, 0.79, 0.92)
+LOWER_GAPS = (0.0, 0.20, 0.41, 0.60, 0.73)
+GAP_WIDTH = 0.05
+
+
+@dataclass(frozen=True)
+class PainterConfig:
+    """Channels of the painter at 1/2, 1/4 and 1/8 of its rectangle's resolution."""
+
+    widths: tuple[int, int, int] = (24, 48, 64)
+
+
+def grid(height, width):
+    """Pixel centres in [0, 1]: x and y, each float32 (1, height, width)."""
+    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    return x[None].astype(np.float32), y[None].astype(np.float32)
+
+
+def enlarge_matrix(small, large):
+    """(large, small) bilinear interpolation between pixel centres; the ends are extrapolated, not clamped, so that a
+    linear ramp stays one: an identity flow stays exact."""
+    position = (np.arange(large) + 0.5) * small / large - 0.5
+    left = np.clip(np.floor(position).astype(int), 0, small - 2)
+    weight = position - left
+    matrix = np.zeros((large, small), np.float32)
+    matrix[np.arange(large), left] = 1 - weight
+    matrix[np.arange(large), left + 1] = weight
+    return matrix
+
+
+def planes_of(x):
+    """(b, c, h, w) -> c tensors (b, h, w). By Split: a strided slice of a large tensor takes 20 times as long."""
+    # a tuple: the ONNX exporter knows no lists
+    return tuple([ops.reshape(plane, (x.shape[0], x.shape[2], x.shape[3])) for plane in ops.split(x, 1, 1)])
+
+
+class Sample(nn.Cell):
+    """Nearest texel of a texture (3, side^2). x, y: (b, h, w) from `texels` -> red, green, blue (b, h, w)."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.scale = float(side)
+        self.last = float(side - 1)
+        # texel t lies at pixel t / 4, and pixel 0 is half a pixel inside the crop; then + 0.5 to round by floor
+        self.offset = 0.5 - OVERSAMPLING / 2
+
+    def texels(self, x):
+        """Crop units -> texel numbers to be rounded down. Linear, so it is cheaper before a field is enlarged."""
+        return x * self.scale + self.offset
+
+    def construct(self, texture, x, y):
+        batch, height, width = x.shape
+        column = ops.clip_by_value(ops.floor(x), 0.0, self.last)
+        row = ops.clip_by_value(ops.floor(y), 0.0, self.last)
+        index = ops.cast(row * self.scale + column, mstype.int32)
+        texels = ops.split(ops.gather(texture, ops.reshape(index, (-1,)), 1), 1, 0)
+        return tuple([ops.reshape(plane, (batch, height, width)) for plane in texels])
+
+
+def _conv(in_channels, out_channels, stride=1):
+    return nn.Conv2d(in_channels, out_channels, 3, stride, pad_mode="pad", padding=1, has_bias=True)
+
+
+class ConvBlock(nn.Cell):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.conv = _conv(in_channels, out_channels, stride)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def construct(self, x):
+        return ops.relu(self.norm(self.conv(x)))
+
+
+def fold_norms(cell):
+    """Write every ConvBlock's normalisation into its convolution, for inference: one operator less per block."""
+    for _, block in cell.cells_and_names():
+        if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
+            norm = block.norm
+            scale = norm.gamma.asnumpy() / np.sqrt(norm.moving_variance.asnumpy() + norm.eps)
+            bias = (block.conv.bias.asnumpy() - norm.moving_mean.asnumpy()) * scale + norm.beta.asnumpy()
+            block.conv.weight.set_data(Tensor(block.conv.weight.asnumpy() * scale[:, None, None, None]))
+            block.conv.bias.set_data(Tensor(bias))
+            block.norm = nn.Identity()
+    return cell
+
+
+class Enlarge(nn.Cell):
+    """Nearest-neighbour x2 of (b, c, h, w) by reshape and tile."""
+
+    def construct(self, x):
+        b, c, h, w = x.shape
+        x = ops.tile(ops.reshape(x, (b, c * h, 1, w)), (1, 1, 2, 1))  # rows
+        x = ops.tile(ops.reshape(x, (b, c * h * 2, w, 1)), (1, 1, 1, 2))  # columns
+        return ops.reshape(x, (b, c, 2 * h, 2 * w))
+
+
+class Interleave(nn.Cell):
+    """(b, 4c, h, w) -> (b, c, 2h, 2w), a pixel shuffle written as products with 0/1 matrices."""
+
+    def __init__(self, channels, height, width):
+        super().__init__()
+        self.channels = channels
+        self.rows = tuple(Tensor(np.eye(2 * height, dtype=np.float32)[:, i::2].copy()) for i in range(2))
+        self.columns = tuple(Tensor(np.eye(2 * width, dtype=np.float32)[i::2].copy()) for i in range(2))
+
+    def construct(self, x):
+        top_left, top_right, low_left, low_right = ops.split(x, self.channels, 1)
+        even = ops.matmul(top_left, self.columns[0]) + ops.matmul(top_right, self.columns[1])
+        odd = ops.matmul(low_left, self.columns[0]) + ops.matmul(low_right, self.columns[1])
+        return ops.matmul(self.rows[0], even) + ops.matmul(self.rows[1], odd)
+
+
+class Painter(nn.Cell):
+    """UNet: features (b, FEATURES, 96, 128) -> (b, 4, 96, 128): rgb of the mouth's inside, shade on the lips."""
+
+    def __init__(self, config):
+        super().__init__()
+        c1, c2, c3 = config.widths
+        self.down1 = nn.SequentialCell(ConvBlock(FEATURES, c1, 2), ConvBlock(c1, c1))
+        self.down2 = nn.SequentialCell(ConvBlock(c1, c2, 2), ConvBlock(c2, c2))
+        self.down3 = nn.SequentialCell(ConvBlock(c2, c3, 2), ConvBlock(c3, c3), ConvBlock(c3, c3))
+        self.enlarge = Enlarge()
+        self.up2 = ConvBlock(c3 + c2, c2)
+        self.up1 = nn.SequentialCell(ConvBlock(c2 + c1, c1), ConvBlock(c1, c1))
+        self.leave = _conv(c1, 4 * 4)
+        self.interleave = Interleave(4, ROI_HEIGHT // 2, ROI_WIDTH // 2)
+        self.half = False
+
+    def set_precision(self, precision):
+        """ "fp16": weights and activations between the features and the painted planes become half precision."""
+        self.half = precision == "fp16"
+        set_precision(self, precision)
+
+    def construct(self, features):
+        if self.half:
+            features = ops.cast(features, mstype.float16)
+        x1 = self.down1(features)
+        x2 = self.down2(x1)
+        x3 = self.down3(x2)
+        x = self.up2(ops.concat((self.enlarge(x3), x2), 1))
+        x = self.up1(ops.concat((self.enlarge(x), x1), 1))
+        x = self.leave(x)
+        if self.half:
+            x = ops.cast(x, mstype.float32)
+        colour, shade = ops.split(self.interleave(x), [3, 1], 1)
+        return ops.concat((ops.sigmoid(colour), ops.tanh(shade)), 1)
+
+
+def nearness(side, gaps):
+    """1 on a gap between teeth, 0 from GAP_WIDTH away."""
+    distance = side
+    for gap in gaps[1:]:
+        distance = ops.minimum(distance, ops.abs(side - gap))
+    return ops.relu(1.0 - distance * (1.0 / GAP_WIDTH))
+
+
+class MouthFeatures(nn.Cell):
+    """What the painter sees: (texture, parameters (b, n)) -> features (b, FEATURES, 96, 128).
+
+    Channels: warped photo with the opening cut out (3), the photo's own mouth interior where the skull carries it (3),
+    divided by the light, and its mask, the mask of the opening, both lip distances, u, v, where an average set of teeth
+    ends and has its gaps (4), and the `paint` parameters as constant planes.
+    """
+
+    def __init__(self, texture_side):
+        super().__init__()
+        self.column = Columns()
+        self.field = FaceField()
+        self.sample = Sample(texture_side)
+        self.x, self.y = (Tensor(a) for a in grid(ROI_HEIGHT // 2, ROI_WIDTH // 2))
+        self.rows = Tensor(enlarge_matrix(ROI_HEIGHT // 2, ROI_HEIGHT))
+        self.columns = Tensor(enlarge_matrix(ROI_WIDTH // 2, ROI_WIDTH).T.copy())
+        self.plane = Tensor(np.ones((1, 1, ROI_HEIGHT, ROI_WIDTH), np.float32))
+
+    def teeth(self, u, v, parameters):
+        """Height above the upper teeth's edge and below the lower teeth's, -1..1, and closeness to a gap, 0..1."""
+        side = ops.abs(ops.clip_by_value(u, -1.0, 1.0))
+        seam = self.field.mouth.contour(ops.clip_by_value(u, -1.0, 1.0), parameters, OFFSETS["seam"])
+        lower = seam + self.column(parameters, OFFSETS["teeth"]) + 0.1 * side * side
+        upper = seam + UPPER_TEETH - 0.05 * side * side
+        return (
+            ops.clip_by_value((upper - v) * 6.0, -1.0, 1.0),
+            ops.clip_by_value((v - lower) * 6.0, -1.0, 1.0),
+            nearness(side, UPPER_GAPS),
+            nearness(side, LOWER_GAPS),
+        )
+
+    def construct(self, texture, parameters):
+        first = OFFSETS["roi"]
+        x = self.column(parameters, first) + self.x * self.column(parameters, first + 2)
+        y = self.column(parameters, first + 1) + self.y * self.column(parameters, first + 3)
+        fields = stack(self.field.mouth_fields(x, y, parameters), 1)
+        fields = ops.matmul(self.rows, ops.matmul(fields, self.columns))  # (b, 12, 96, 128)
+        upper_x, upper_y, lower_x, lower_y, below, above, u, v, own_x, own_y, own_below, own_above = planes_of(fields)
+        half = self.column(parameters, OFFSETS["mouth"] + 4)
+        below, above = below / half, above / half  # in half mouth widths
+        is_lower = clip01((below - above) * 200.0 + 0.5)
+        warped = self.sample(
+            texture,
+            self.sample.texels(upper_x + is_lower * (lower_x - upper_x)),
+            self.sample.texels(upper_y + is_lower * (lower_y - upper_y)),
+        )
+        mask = clip01(below * 42.0 + 0.5) * clip01(above * 42.0 + 0.5)  # one pixel soft
+        # the inside of the mouth as the photo shows it: teeth move with the head only
+        own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
+        own = self.sample(texture, self.sample.texels(own_x), self.sample.texels(own_y))
+        light = tuple([self.column(parameters, OFFSETS["paint"] + 5 + i) for i in range(3)])
+        own = tuple([plane * own_mask * (1.0 / (255.0 * one)) for plane, one in zip(own, light)])
+        warped = tuple([plane * ((1.0 - mask) / 255.0) for plane in warped])
+        planes = stack(
+            (
+                *warped,
+                *own,
+                own_mask,
+                mask,
+                ops.clip_by_value(below * 2.0, -1.0, 1.0),
+                ops.clip_by_value(above * 2.0, -1.0, 1.0),
+                ops.clip_by_value(u, -1.5, 1.5),
+                v,
+                *self.teeth(u, v, parameters),
+            ),
+            1,
+        )
+        told = parameters[:, OFFSETS["paint"] : OFFSETS["paint"] + LAYOUT["paint"]]
+        told = ops.reshape(told, (-1, LAYOUT["paint"], 1, 1)) * self.plane
+        return ops.concat((planes, told), 1)
+
+
+def interior(features, painted):
+    """What goes into the picture: colour of the mouth's inside (b, 3, 96, 128), the photo's own where it shows any and
+    the painter's elsewhere; the warped photo, the opening's mask and the lip shade."""
+    warped, own, own_mask, mask, _, light = ops.split(features, [3, 3, 1, 1, FEATURES - 11, 3], 1)
+    colour, shade = ops.split(painted, [3, 1], 1)
+    inside = ops.minimum(light * (own + (1.0 - own_mask) * colour), 1.0)
+    return inside, warped, mask, ops.minimum(shade, 0.0)  # shade only darkens
+
+
+def composite(features, painted):
+    """The mouth rectangle as the viewer sees it, (b, 3, 96, 128). Training compares this with its target."""
+    inside, warped, mask, shade = interior(features, painted)
+    return warped * (1.0 + shade) + mask * inside
+
+
+class EdgeRenderer(nn.Cell):
+    """texture (3, (4R)^2), rows (R, 96), columns (128, R), parameters (b, n) -> frames (3, b, R, R) in 0..255.
+
+    rows and columns place the painter's rectangle in the crop (texture.placement).
+    """
+
+    def __init__(self, painter, side):
+        super().__init__()
+        self.painter = painter
+        self.features = MouthFeatures(side * OVERSAMPLING)
+        self.field = FaceField()
+        self.sample = Sample(side * OVERSAMPLING)
+        self.x, self.y = (Tensor(a) for a in grid(COARSE, COARSE))
+        self.enlarge = Tensor(enlarge_matrix(COARSE, side))
+        self.shrink = Tensor(enlarge_matrix(COARSE, side).T.copy())
+        self.sharp = float(side)
+
+    def construct(self, texture, rows, columns, parameters):
+        features = self.features(texture, parameters)
+        inside, _, _, shade = interior(features, self.painter(features))
+        layer = ops.concat((inside * 255.0, shade), 1)
+        layer = ops.matmul(rows, ops.matmul(layer, columns))  # (b, 4, R, R)
+        red, green, blue, shade = planes_of(layer)
+
+        # whatever is linear happens on the coarse grid: there it costs next to nothing
+        upper_x, upper_y, lower_x, lower_y, below, above = self.field(self.x, self.y, parameters)
+        places = tuple([self.sample.texels(place) for place in (upper_x, upper_y, lower_x, lower_y)])
+        fields = stack((*places, below * self.sharp + 0.5, above * self.sharp + 0.5), 1)  # (b, 6, COARSE, COARSE)
+        fields = ops.matmul(self.enlarge, ops.matmul(fields, self.shrink))  # (b, 6, R, R)
+        upper_x, upper_y, lower_x, lower_y, below, above = planes_of(fields)
+        is_lower = clip01((below - above) * 4.0 + 0.5)
+        frame = self.sample(texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y))
+        mask = clip01(below) * clip01(above)
+        outside = (1.0 + shade) * (1.0 - mask)
+        planes = tuple([picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))])
+        return stack(planes, 0)

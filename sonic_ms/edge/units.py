@@ -1,0 +1,72 @@
+"""Every graph of sonic-edge, written down once."""
+
+from pathlib import Path
+
+from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
+from sonic_ms.edge.curves import CURVES
+from sonic_ms.edge.rig import N_PARAMETERS
+from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.runtime.unit import Tensor, Unit
+
+EDGE_FOLDER = Path(__file__).parents[1] / "pretrained" / "sonic-edge"
+EDGE_SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
+EDGE_BATCH = 8  # frames a graph call
+N_MELS = 80
+
+
+def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
+    """{name: Unit} of sonic-edge: the audio encoder, and a renderer for each side of the moving square in pixels.
+
+    precision: "fp16" halves the painter's weights and activations; the flow stays float32, since a texture has more
+    texels than a half can count, and so does the encoder, which costs next to nothing.
+    """
+    folder = Path(folder)
+    cells = {}
+
+    def painter():
+        if "painter" not in cells:
+            from sonic_ms.edge.renderer import Painter, PainterConfig, fold_norms
+
+            painter = Painter(_load_config(PainterConfig, folder / "painter")).set_train(False)
+            cells["painter"] = fold_norms(_loaded(painter, folder / "painter"))
+            cells["painter"].set_precision(precision)
+        return cells["painter"]
+
+    def encoder():
+        from sonic_ms.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
+
+        encoder = AudioEncoder(_load_config(AudioEncoderConfig, folder / "audio")).set_train(False)
+        return _loaded(encoder, folder / "audio")
+
+    def renderer(side):
+        def build():
+            from sonic_ms.edge.renderer import EdgeRenderer
+
+            return EdgeRenderer(painter(), side).set_train(False)
+
+        return build
+
+    mel = Tensor("mel", (1, N_MELS, 1, MEL_PER_FRAME * WINDOW))
+    units = [Unit("edge_audio", (mel,), (Tensor("curves", (1, len(CURVES), WINDOW)),), encoder)]
+    for side in sides:
+        inputs = (
+            Tensor("texture", (3, (OVERSAMPLING * side) ** 2)),
+            Tensor("rows", (side, ROI_HEIGHT)),
+            Tensor("columns", (ROI_WIDTH, side)),
+            Tensor("parameters", (EDGE_BATCH, N_PARAMETERS)),
+        )
+        outputs = (Tensor("frames", (3, EDGE_BATCH, side, side)),)
+        units.append(Unit(f"edge_render_{side}", inputs, outputs, renderer(side)))
+    return {unit.name: unit for unit in units}
+
+
+def _load_config(kind, folder):
+    from sonic_ms.files.weights import load_config
+
+    return load_config(kind, folder)
+
+
+def _loaded(cell, folder):
+    from sonic_ms.files.weights import load_weights
+
+    return load_weights(cell, folder)

@@ -1,0 +1,52 @@
+"""One synthetic talking clip, made once, and its relatives with faults."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.data.synthetic import delayed, talking_clip
+from sonic_ms.media.audio import load_audio
+from sonic_ms.media.ffmpeg import ffmpeg_exe
+
+
+@pytest.fixture(scope="session")
+def speech():
+    """5 s of the speech that comes with the package."""
+    return load_audio(str(DEMO_AUDIO), duration=5.0)
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory, speech):
+    """A clip that every filter passes."""
+    from sonic_ms.pipeline import load_model
+
+    path = tmp_path_factory.mktemp("talking") / "talking.mp4"
+    return talking_clip(path, load_model("sonic-edge"), DEMO_IMAGE, speech)
+
+
+@pytest.fixture(scope="session")
+def remake(talking, speech):
+    """Function (path, filter=None, sound=None) -> the clip with its pictures through an ffmpeg filter, or with another
+    sound: float32 samples, or an empty array for none."""
+
+    def run(path, picture=None, sound=None):
+        command = [ffmpeg_exe(), "-v", "error", "-y", "-i", str(talking)]
+        if sound is not None and len(sound):
+            raw = path.with_suffix(".f32")
+            np.asarray(sound, "<f4").tofile(raw)
+            command += ["-f", "f32le", "-ar", "16000", "-ac", "1", "-i", str(raw), "-map", "0:v", "-map", "1:a"]
+        elif sound is not None:
+            command += ["-an"]
+        command += ["-vf", picture] if picture else ["-c:v", "copy"]
+        subprocess.run([*command, str(path)], check=True)
+        return path
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def late(speech):
+    """The speech, 0.6 s later."""
+    return delayed(speech, 0.6)
