@@ -15,6 +15,7 @@ REQUIRES = [
     "numpy<2",
     "opencv-python-headless>=4.8,<4.12",
     "imageio-ffmpeg>=0.6",
+    "pydantic>=2.6",
     "pillow>=9",
     "pyyaml>=6",
     "safetensors>=0.4",
@@ -51,9 +52,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=[*find_packages(include=["sonic_ms", "sonic_ms.*"]), "sonic_ms.convert"],
-    package_dir={"sonic_ms.convert": "convert"},  # stays at the top of the repository, no global package `convert`
-    package_data={"sonic_ms": ["pretrained/*.npy", "pretrained/*/*/*", "examples/*", "ascend/data/*"]},
+    packages=[*find_packages(include=["sonic_ms", "sonic_ms.*"]), "sonic_ms.convert", "sonic_ms.configs"],
+    # Both stay at the top of the repository; a wheel has no global package of such a name.
+    package_dir={"sonic_ms.convert": "convert", "sonic_ms.configs": "configs"},
+    package_data={
+        "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*", "ascend/data/*"],
+        "sonic_ms.configs": ["*.yaml"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sonic-ms=sonic_ms.cli:main"]},

@@ -4,6 +4,19 @@ A message is one line: what is wrong, the value, what was expected, what to do. 
 turns a kind into the exit code of the command line and the status code of the HTTP service.
 """
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def short(value):
+    """repr of any value, cut to what a one-line message can hold; untrusted files hold values that expand for ever."""
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__}"
+
 
 class SonicError(Exception):
     """Base of all errors this package raises on purpose."""
@@ -49,6 +62,10 @@ class ResourceError(SonicError):
     """The request needs more memory or time than there is (predicted before the run)."""
 
 
+class Cancelled(SonicError):
+    """The request was cancelled by who made it."""
+
+
 # kind -> (exit code, HTTP status). 1 is left to unexpected errors and 130 to Ctrl-C, as shells expect.
 EXIT_CODES = {
     UsageError: (2, 400),
@@ -61,6 +78,7 @@ EXIT_CODES = {
     AssetError: (9, 503),
     EngineError: (10, 500),
     ResourceError: (11, 413),
+    Cancelled: (130, 409),
 }
 
 

@@ -1,138 +1,286 @@
-"""image + audio -> prepare -> encode -> generate -> post-process -> paste -> write. Each call leads to one file."""
+"""image + audio -> find the face -> prepare -> frames -> paste -> Video. Each model brings a Generator."""
 
-import sys
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle
-from sonic_ms.edge import idle, portrait, postprocess
-from sonic_ms.errors import UsageError
-from sonic_ms.face import choose, detect
-from sonic_ms.files.config import GenerateOptions, from_dict
-from sonic_ms.media import audio as audio_stage
+from sonic_ms.errors import Cancelled, UsageError, WeightsError
+from sonic_ms.face.choose import Detector, choose_face
+from sonic_ms.face.mesh import Face
+from sonic_ms.files.model import read_model_file
+from sonic_ms.media.audio import FPS, frame_count, load_audio
 from sonic_ms.media.image import load_image
+from sonic_ms.media.paste import Paster, Scene
 from sonic_ms.media.video import Video
-from sonic_ms.runtime.engine import check_engine, open_engine
+from sonic_ms.options import Options, owners, parse
+from sonic_ms.runtime.engine import Engine, check_engine, open_engine
+
+Report = Callable[[str, int, int], None]  # (stage, done, total)
+Source = str | os.PathLike[str] | np.ndarray
 
 
-@dataclass
+class ModelEntry(NamedTuple):
+    """Where a model lives. package: its folder, with options.py, generator.py and graphs.py. options: the name of its
+    class. parts: folders by which a model's folder without model.json is recognised. shipped: comes with the
+    package. resumable: takes hours and keeps its finished steps."""
+
+    package: str
+    options: str
+    parts: tuple[str, ...]
+    shipped: bool = False
+    resumable: bool = False
+
+    @property
+    def Options(self) -> type[Options]:
+        return getattr(importlib.import_module(f"{self.package}.options"), self.options)
+
+    @property
+    def generator(self) -> Any:
+        return importlib.import_module(f"{self.package}.generator")
+
+    @property
+    def graphs(self) -> Any:
+        return importlib.import_module(f"{self.package}.graphs")
+
+
+MODELS = {
+    "sonic-edge": ModelEntry("sonic_ms.edge", "EdgeOptions", ("audio", "painter"), shipped=True),
+    "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True),
+}
+DEFAULT_MODEL = "sonic-edge"
+
+
+def all_options() -> dict[str, type[Options]]:
+    """{model: its options class}."""
+    return {name: entry.Options for name, entry in MODELS.items()}
+
+
+class Progress:
+    """What one request says while it runs, and whether it may go on. Its notes and timings end up on the Video.
+
+    report: called as (stage, done, total); note: called with each note as it comes. cancelled: asked between steps and
+    frames. state: file that keeps the last finished step of a long run, for models that take hours.
+    """
+
+    def __init__(
+        self,
+        report: Report | None = None,
+        note: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        state: str | None = None,
+    ) -> None:
+        self._report, self._note, self._cancelled, self.state = report, note, cancelled, state
+        self.notes: list[str] = []
+        self.timings: dict[str, float] = {}
+        self.watched = report is not None
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Report; raises Cancelled when the request was."""
+        if self._cancelled and self._cancelled():
+            raise Cancelled(f"cancelled at {stage} {done} of {total}")
+        if self._report:
+            self._report(stage, done, total)
+
+    def note(self, text: str) -> None:
+        """Tell the user once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            if self._note:
+                self._note(text)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Report a stage without steps, and keep its seconds."""
+        self.step(stage, 0, 1)
+        started = time.perf_counter()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
+        self.step(stage, 1, 1)
+
+
+class Generator(Protocol):
+    """A model, loaded. It keeps nothing of a request."""
+
+    name: str
+    Options: type[Options]
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def detector(self) -> Detector: ...
+
+    def fps(self, options: Any) -> float:
+        """Frames a second of the video."""
+        ...
+
+    def prepare(self, photo: np.ndarray, face: Face, options: Any, progress: Progress) -> Scene:
+        """The photo, uint8 (h, w, 3), as the model needs it. Raises FaceError, UsageError."""
+        ...
+
+    def frames(self, scene: Any, samples: np.ndarray, options: Any, progress: Progress) -> Iterable[np.ndarray]:
+        """The animated square, or whole pictures, uint8 RGB. What can fail or takes long is done when it returns; every
+        iteration makes the frames anew."""
+        ...
+
+
 class TalkingModel:
-    """A loaded model with the pipeline around it; made by `load_model`. Not shared between threads."""
+    """A loaded model with the pipeline around it, made by `load_model`. It serves many requests, one by one."""
 
-    network: object
-    notes: list = field(default_factory=list)  # of the last `generate`: what the user may want to know
-    compile_seconds: float = 0.0  # spent by the last `generate` on building graphs; about 0 from the second time on
-    _analyzer: object = None
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
 
-    def generate(self, image, audio, sample_rate=None, **options):
+    @property
+    def name(self) -> str:
+        return self.generator.name
+
+    def generate(
+        self,
+        image: Source,
+        audio: Source,
+        sample_rate: int | None = None,
+        report: Report | None = None,
+        note: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        state: str | None = None,
+        **options: Any,
+    ) -> Video:
         """Video (a lazy stream) of the portrait `image` speaking `audio`.
 
         Args:
             image: path, or array (h, w), (h, w, 3) or (h, w, 4), uint8, uint16 or float in 0..1.
             audio: path of anything ffmpeg reads, or array of samples (n,) or (n, channels) with `sample_rate` in Hz.
-            options: fields of config.GenerateOptions.
+            report, note, cancelled, state: see Progress.
+            options: fields of the model's Options, see options.py.
+        Returns:
+            Video; its `notes` and `timings` (seconds by stage) are of this request, and grow while it is iterated.
         Raises:
-            UsageError, InputMissingError, ImageError, FaceError, AudioError: see sonic_ms.errors.
+            UsageError, InputMissingError, ImageError, FaceError, AudioError, ResourceError, Cancelled: see errors.py.
         """
-        settings = from_dict(GenerateOptions, options, "options")
-        self.notes = []
-        samples = self._load_audio(audio, sample_rate, settings)
-        photo = load_image(image)
-        landmarks = self._find_face(photo, settings)
-        scene = portrait.prepare_portrait(photo, landmarks, settings, self.network.sides)
-        n_frames = audio_stage.frame_count(len(samples))
+        progress = Progress(report, note, cancelled, state)
+        return generate(self.generator, image, audio, sample_rate, progress, options)
+
+
+def generate(
+    generator: Generator,
+    image: Source,
+    audio: Source,
+    sample_rate: int | None,
+    progress: Progress,
+    options: dict[str, Any],
+) -> Video:
+    """The pipeline; see TalkingModel.generate."""
+    settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
+    rate = {} if sample_rate is None else {"sample_rate": sample_rate}
+    samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, **rate)
+    photo = load_image(image)
+    face, notes = choose_face(photo, generator.detector, settings.face, settings.face_box)
+    for text in notes:
+        progress.note(text)
+    scene = generator.prepare(photo, face, settings, progress)
+    stream = generator.frames(scene, samples, settings, progress)
+    fps = generator.fps(settings)
+    count = math.ceil(frame_count(len(samples)) * fps / FPS)
+
+    def frames() -> Iterator[np.ndarray]:
+        paste = Paster(scene).paste if scene.box is not None else None
         started = time.perf_counter()
-        self.network.compile(scene.crop.shape[0])
-        self.compile_seconds = time.perf_counter() - started
+        for done, picture in enumerate(stream):
+            progress.step("frames", done, count)
+            yield paste(picture) if paste else picture
+        progress.timings["frames"] = time.perf_counter() - started
+        progress.step("frames", count, count)
 
-        envelope = audio_stage.speech_envelope(samples)
-        voiced = audio_stage.voice_activity(samples)
-        curves = self.network.articulate(samples)
-        curves, notes = postprocess.post_process(curves, voiced, envelope, settings)
-        self.notes += notes
-        pose = idle.idle_motion(n_frames, settings.seed, envelope, settings.motion_scale)
+    height, width = scene.frame.shape[:2]
+    source = None if isinstance(audio, np.ndarray) else audio
+    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings)
 
-        def frames():
-            paster = portrait.Paster(scene)
-            for square in self.network.render(scene, curves, pose):
-                yield paster.paste(square)
 
-        height, width = scene.frame.shape[:2]
-        source = audio if isinstance(audio, (str, Path)) else None
-        return Video(frames, (width, height), n_frames, samples, source)
-
-    def _load_audio(self, audio, sample_rate, settings):
-        extra = {} if sample_rate is None else {"sample_rate": sample_rate}
-        return audio_stage.load_audio(
-            audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, **extra
+def recognise(folder: str | os.PathLike[str]) -> str:
+    """Which model a folder is: as its model.json says, or by its parts where there is none. Raises UsageError,
+    WeightsError."""
+    if not Path(folder).is_dir():
+        raise UsageError(f"model {str(folder)!r} is not known; expected {shipped_models()} or the folder of a model")
+    name = read_model_file(folder)
+    if name is not None and name not in MODELS:
+        raise WeightsError(
+            f"{folder} is a model {name!r}, which this version does not know; it knows {', '.join(MODELS)}"
         )
+    if name is not None:
+        return name
+    for name, entry in MODELS.items():
+        if all((Path(folder) / part).is_dir() for part in entry.parts):
+            return name
+    kinds = "; ".join(f"{name} has {', '.join(entry.parts)}" for name, entry in MODELS.items())
+    raise WeightsError(
+        f"{folder} is not the folder of a model: it has no model.json, and lacks the parts of one ({kinds})"
+    )
 
-    def _find_face(self, photo, settings):
-        if self._analyzer is None:
-            self._analyzer = detect.FaceAnalyzer()
-        wanted = settings.face if settings.face == "largest" else int(settings.face)
-        landmarks, notes = choose.choose_face(photo, wanted, settings.face_box, self._analyzer)
-        self.notes += notes
-        return landmarks
+
+def shipped_models() -> str:
+    return ", ".join(name for name, entry in MODELS.items() if entry.shipped)
 
 
-def is_base(name, bundle=None):
-    """Whether a model is sonic-base. A model is the name that ships with the package, the folder of a converted
-    sonic-base, or the folder of a sonic-edge trained elsewhere (it holds audio/ and painter/)."""
+def model_of(name: str | os.PathLike[str], bundle: str | os.PathLike[str] | None = None) -> str:
+    """Name in MODELS of a shipped model, a model's folder, or a bundle."""
     if bundle is not None:
-        return Bundle.load(bundle).model == "sonic-base"
-    if name == "sonic-edge":
-        return False
-    if not Path(name).is_dir():
-        raise UsageError(f"model {name!r} is not known; expected sonic-edge or the folder of a model")
-    return not (Path(name) / "painter").is_dir()
+        return Bundle.load(bundle).model
+    return str(name) if str(name) in MODELS and MODELS[str(name)].shipped else recognise(name)
 
 
-def check_options(base, options, where):
-    """Refuse options that sonic-base (or sonic-edge) does not have or whose values are out of range."""
-    if base:
-        from sonic_ms.base.generator import BaseOptions
-
-        from_dict(BaseOptions, options, where)
-    else:
-        from_dict(GenerateOptions, options, where)
-
-
-def load_model(name="sonic-edge", engine="auto", bundle=None):
+def load_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    engine: str = "auto",
+    bundle: str | os.PathLike[str] | None = None,
+    precision: str = "fp32",
+) -> TalkingModel:
     """A model with `generate(image, audio, **options)`.
 
-    name: see `is_base`. bundle: folder that `sonic-ms export` wrote, instead of a name. engine: one of
-    runtime.engine.ENGINES; those besides mindspore need a bundle.
+    name: a model that ships with the package, or a model's folder. bundle: folder that `sonic-ms export` wrote, instead
+    of a name. engine: one of runtime.engine.ENGINES; those besides mindspore need a bundle. precision: "fp32", or
+    "fp16" for weights and activations of half the size; a bundle has its own.
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
+    if precision not in ("fp32", "fp16"):
+        raise UsageError(f"precision is {precision!r}; expected fp32 or fp16")
     if bundle is not None:
-        return load_bundle(bundle, engine)
+        if precision != "fp32":
+            raise UsageError(
+                f"precision {precision} with a bundle, which has its own; export it with --dtype {precision}"
+            )
+        opened = Bundle.load(bundle)
+        return load_bundle(opened, open_engine(engine, opened))
     check_engine(engine)
-    if is_base(name):
-        from sonic_ms.base.generator import BaseModel
-        from sonic_ms.base.networks import CellNetworks
-
-        return BaseModel(CellNetworks(name))
-    from sonic_ms.edge.generator import EdgeModel
-
-    return TalkingModel(EdgeModel() if name == "sonic-edge" else EdgeModel(name))
+    entry = MODELS[model_of(name)]
+    arguments = () if str(name) in MODELS else (name,)
+    return TalkingModel(entry.generator.open_folder(*arguments, precision=precision))
 
 
-def load_bundle(folder, engine="auto"):
-    """The model of a bundle, on an engine."""
-    bundle = Bundle.load(folder)
-    runtime = open_engine(engine, bundle)
-    if bundle.model == "sonic-base":
-        from sonic_ms.base.generator import BaseModel
-        from sonic_ms.base.networks import BundleNetworks
-
-        return BaseModel(BundleNetworks(bundle, runtime))
-    from sonic_ms.edge.generator import EdgeModel
-
-    return TalkingModel(EdgeModel(engine=runtime, sides=tuple(bundle.manifest["gear"]["sides"])))
+def load_bundle(bundle: Bundle, engine: Engine, **more: Any) -> TalkingModel:
+    """The model of a bundle on an open engine. more: for the model's own open_bundle."""
+    if bundle.model not in MODELS:
+        raise WeightsError(f"{bundle.folder} is a bundle of {bundle.model!r}; this version knows {', '.join(MODELS)}")
+    return TalkingModel(MODELS[bundle.model].generator.open_bundle(bundle, engine, **more))
 
 
-def print_notes(notes):
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+def unit_table(name: str | os.PathLike[str], **settings: Any) -> Any:
+    """runtime.unit.UnitTable of a model, for an export; settings as its graphs.py takes them."""
+    arguments = () if str(name) in MODELS else (name,)
+    return MODELS[model_of(name)].graphs.unit_table(*arguments, **settings)
+
+
+def sample_inputs(model: str) -> Callable[..., dict[str, np.ndarray]]:
+    """Function (unit, seed=0) -> inputs of a unit of `model`, to compare engines on."""
+    if model not in MODELS:
+        raise WeightsError(f"a bundle of {model!r}; this version knows {', '.join(MODELS)}")
+    return MODELS[model].graphs.sample_inputs

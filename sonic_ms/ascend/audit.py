@@ -18,6 +18,7 @@ import numpy as np
 from sonic_ms.ascend.atc import audit_file
 from sonic_ms.ascend.build import pick_units
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.unit import relative_error
 
 FP16_MAX = 65504.0
 SAFE_MAX = FP16_MAX / 2  # other recordings are louder than the one measured
@@ -182,14 +183,6 @@ def _compare(graph, feed, keep):
     return errors, largest
 
 
-def relative_error(value, reference):
-    """Relative L2; inf for anything not finite."""
-    if not np.isfinite(value).all():
-        return float("inf")
-    scale = float(np.linalg.norm(reference.astype(np.float64)))
-    return float(np.linalg.norm(value.astype(np.float64) - reference)) / (scale or 1.0)
-
-
 def _structural(graph, largest):
     """{node name: reason} of what float16 cannot do whatever the error: overflow, and values that become indices."""
     nodes, floats = graph.nodes, graph.floats
@@ -351,7 +344,7 @@ def audit_bundle(bundle, units=None):
     right range. Raises EngineError for an fp16 bundle: its graphs already say what is float16.
     """
     from sonic_ms.ascend.recording import record_inputs
-    from sonic_ms.deploy.samples import sample_inputs
+    from sonic_ms.pipeline import sample_inputs
 
     if bundle.precision != "fp32":
         raise EngineError(
@@ -361,7 +354,7 @@ def audit_bundle(bundle, units=None):
     recorded = record_inputs(bundle)
     for name in names:
         real = name in recorded
-        feed = recorded[name] if real else sample_inputs(bundle.units[name])
+        feed = recorded[name] if real else sample_inputs(bundle.model)(bundle.units[name])
         audit = audit_graph(bundle.path(name, "onnx"), feed, name, "recorded" if real else "made up")
         write_audit(bundle, audit)
         yield audit

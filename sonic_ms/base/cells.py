@@ -1,13 +1,13 @@
-"""The networks of sonic-base by name: which config and Cell belong to each folder the converter writes."""
+"""The networks of sonic-base as Cells: which class belongs to each folder the converter writes, and how one is made."""
 
 from sonic_ms.base.audio_adapters import Audio2Bucket, Audio2Token
 from sonic_ms.base.clip import CLIPVision
 from sonic_ms.base.rife import RIFE
 from sonic_ms.base.unet import SonicUNet
-from sonic_ms.base.units import CONFIGS
 from sonic_ms.base.vae import VAE
 from sonic_ms.base.whisper import WhisperEncoder
 from sonic_ms.base.yoloface import YOLOFace
+from sonic_ms.files.weights import load_weights, set_precision
 
 CELLS = {
     "unet": SonicUNet,
@@ -19,4 +19,18 @@ CELLS = {
     "rife": RIFE,  # is built for one (height, width), given after the config
     "yoloface": YOLOFace,
 }
-NETWORKS = {name: (CONFIGS[name], cell) for name, cell in CELLS.items()}  # name -> (config dataclass, Cell)
+
+
+def empty(config, network, part=None, *size, precision="fp32"):
+    """The Cell of a network, or its part, whose parameters have shapes and no values; in inference mode."""
+    from mindspore import nn
+
+    with nn.utils.no_init_parameters():
+        cell = CELLS[network](config, *size).set_train(False)
+    return set_precision(getattr(cell, part) if part else cell, precision)
+
+
+def load(folder, config, network, *size, precision="fp32"):
+    """The Cell of a network with the weights of folder/network. Raises WeightsError, see files.weights.load_weights."""
+    cell = set_precision(CELLS[network](config, *size).set_train(False), precision)
+    return load_weights(cell, folder / network)

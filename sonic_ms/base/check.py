@@ -21,8 +21,8 @@ from sonic_ms.base.configs import (
     WhisperConfig,
     YOLOFaceConfig,
 )
+from sonic_ms.base.graphs import sample_inputs
 from sonic_ms.base.units import BaseGear, base_units
-from sonic_ms.deploy.samples import sample_inputs
 from sonic_ms.errors import ResourceError
 
 ANCHORS = ((4, 5, 8, 10, 13, 16), (23, 29, 43, 55, 73, 105), (146, 217, 231, 300, 335, 433))
@@ -54,15 +54,9 @@ def units(configs, side=SIDE, frames=FRAMES, precision="fp32", rounded=False):
     """{name: Unit} whose Cells have random weights, rounded to float16 if asked for; one guidance branch."""
 
     def build(network, part, *size):
-        from mindspore import nn
+        from sonic_ms.base import cells
 
-        from sonic_ms.base.cells import CELLS
-        from sonic_ms.files.weights import set_precision
-
-        with nn.utils.no_init_parameters():
-            cell = CELLS[network](configs[network], *size).set_train(False)
-        cell = getattr(cell, part) if part else cell
-        return randomise(set_precision(cell, precision), rounded)
+        return randomise(cells.empty(configs[network], network, part, *size, precision=precision), rounded)
 
     gear = BaseGear(side, side, chunk=frames, frames=frames, detector=(side, side))
     return base_units(configs, gear, build, precision)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class UNetConfig:
     """Sizes of the network; the last level has no attention, as published."""
 
-    block_out_channels: tuple
-    num_attention_heads: tuple
+    block_out_channels: tuple[int, ...]
+    num_attention_heads: tuple[int, ...]
     cross_attention_dim: int
     addition_time_embed_dim: int
     projection_class_embeddings_input_dim: int
@@ -40,7 +40,7 @@ class UNetConfig:
 class VAEConfig:
     """Sizes of the network. The latents a denoiser works on are scaling_factor * the encoder's mean."""
 
-    block_out_channels: tuple
+    block_out_channels: tuple[int, ...]
     layers_per_block: int = 2
     latent_channels: int = 4
     scaling_factor: float = 0.18215
@@ -96,7 +96,7 @@ class RIFEConfig:
     """c: channels of every block. scale_list: how much each block shrinks its input, coarse to fine."""
 
     c: int = 90
-    scale_list: tuple = (4, 2, 1)
+    scale_list: tuple[int, ...] = (4, 2, 1)
 
     @property
     def multiple(self):
@@ -115,6 +115,6 @@ class YOLOFaceConfig:
     width: int
     short_depth: int
     long_depth: int
-    anchors: tuple
-    strides: tuple = (8, 16, 32)
+    anchors: tuple[tuple[float, ...], ...]
+    strides: tuple[int, ...] = (8, 16, 32)
     norm: bool = True

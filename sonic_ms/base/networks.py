@@ -1,112 +1,123 @@
-"""Where sonic-base's networks come from: the weights of a folder as Cells, or the graphs of a bundle on an engine.
-
-Both have the same face: `config(network)`, `run(unit, *arrays)` with the units of units.py, `gear` (None when any size
-will do), `digest()` and `done(network)`.
-"""
+"""sonic-base's networks by name, whatever engine runs them: the Cells of a folder, or the graphs of a bundle."""
 
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.base.units import CONFIGS
-from sonic_ms.errors import WeightsError
+from sonic_ms.base.units import BUILT_FOR_A_SIZE, CELL_OF, CONFIGS, BaseGear, base_units
+from sonic_ms.errors import EngineError, WeightsError
 from sonic_ms.files.digest import weights_digest
-
-PARTS = {  # unit -> (network, part of its Cell); the others are a network each
-    "unet": ("unet", "denoiser"),
-    "unet_context": ("unet", "context"),
-    "vae_encoder": ("vae", "encoder"),
-    "vae_decoder": ("vae", "decoder"),
-}
+from sonic_ms.files.weights import load_config
 
 
-class CellNetworks:
-    """The converted networks of a folder, each loaded when it is first called; arrays in, float32 arrays out.
+class Networks:
+    """Units of base/units.py on arrays.
 
-    Cells are compiled for the first shapes they see and again for others. precision: "fp32", or "fp16" for weights and
-    activations of half the size. keep: hold on to networks that a video no longer needs, for the next video; without
-    it the UNet's memory is free again before the frames are decoded.
+    engine: any engine; units: its table. configs: {network: config dataclass}. gear: sizes that the graphs are made
+    for, None when any will do. digest(): text that says which weights these are, and in what precision. folder: of the
+    weights, None for a bundle.
     """
 
-    gear = None
-
-    def __init__(self, folder, precision="fp32", keep=True):
-        from sonic_ms.runtime.ms import start
-
-        self._ms = start()
-        self.folder, self.precision, self.keep = Path(folder), precision, keep
-        missing = [name for name in CONFIGS if not (self.folder / name).is_dir()]
-        if missing:
-            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with tools/pt2ms_weights.py")
-        self._cells, self._configs = {}, {}
-
-    def config(self, network):
-        """Config dataclass of a network."""
-        from sonic_ms.files.weights import load_config
-
-        if network not in self._configs:
-            self._configs[network] = load_config(CONFIGS[network], self.folder / network)
-        return self._configs[network]
-
-    def cell(self, network, *size):
-        """A loaded Cell; `size` is (height, width) where the network is built for one."""
-        from sonic_ms.base.cells import CELLS
-        from sonic_ms.files.weights import load_weights, set_precision
-
-        key = (network, *size)
-        if key not in self._cells:
-            cell = set_precision(CELLS[network](self.config(network), *size).set_train(False), self.precision)
-            self._cells[key] = load_weights(cell, self.folder / network)
-        return self._cells[key]
+    def __init__(self, engine, units, configs, digest, gear=None, folder=None):
+        self.engine, self.units, self.configs = engine, units, configs
+        self.digest, self.gear, self.folder = digest, gear, folder
 
     def run(self, unit, *arrays):
-        """One unit on arrays: a float32 array, or a tuple of them."""
-        network, part = PARTS.get(unit, (unit, None))
-        cell = self.cell(network, *(arrays[0].shape[2:] if network == "rife" else ()))
-        return run(getattr(cell, part) if part else cell, *arrays)
-
-    def digest(self):
-        """Text that says which weights these are, and in what precision."""
-        return f"{weights_digest(self.folder, CONFIGS)} {self.precision}"
-
-    def done(self, network):
-        """Give back the memory of a network that this video no longer needs, unless networks are kept."""
-        if not self.keep:
-            self._cells = {key: cell for key, cell in self._cells.items() if key[0] != network}
-
-
-def run(cell, *arrays):
-    """A Cell on arrays, which take the precision of its parameters; a float32 array or a tuple of them."""
-    import mindspore as ms
-
-    dtype = np.float16 if next(iter(cell.get_parameters())).dtype == ms.float16 else np.float32
-    out = cell(*[ms.Tensor(np.ascontiguousarray(array, dtype)) for array in arrays])
-    parts = tuple(part.asnumpy().astype(np.float32, copy=False) for part in (out if isinstance(out, tuple) else (out,)))
-    return parts if isinstance(out, tuple) else parts[0]
-
-
-class BundleNetworks:
-    """The graphs of a bundle on an engine; see CellNetworks. Their shapes are fixed: `gear` says for what picture."""
-
-    def __init__(self, bundle, engine):
-        from sonic_ms.base.units import BaseGear
-
-        self._bundle, self._engine = bundle, engine
-        fields = bundle.manifest["gear"]
-        self.gear = BaseGear(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-
-    def config(self, network):
-        return self._bundle.config(CONFIGS[network], network)
-
-    def run(self, unit, *arrays):
-        spec = self._bundle.units[unit]
+        """One unit on arrays in the order of its inputs: a float32 array, or a tuple of them."""
+        spec = self.units[unit]
         inputs = {one.name: np.ascontiguousarray(array, one.dtype) for one, array in zip(spec.inputs, arrays)}
-        outputs = self._engine.run(unit, inputs)
+        outputs = self.engine.run(unit, inputs)
         parts = tuple(outputs[one.name].astype(np.float32, copy=False) for one in spec.outputs)
         return parts if len(parts) > 1 else parts[0]
 
-    def digest(self):
-        return f"{self._bundle.manifest['weights_sha256']} {self._bundle.manifest['precision']}"
-
     def done(self, network):
-        pass  # an engine keeps its graphs until it is closed
+        """This video no longer needs a network: the engine may give back its memory."""
+        if isinstance(self.engine, CellEngine):
+            self.engine.release(network)
+
+
+class CellEngine:
+    """Engine over the converted networks of a folder, each loaded when it is first called.
+
+    Cells are compiled for the first shapes they see and again for others, so that pictures of any size will do.
+    precision: "fp32", or "fp16" for weights and activations of half the size. keep: hold on to networks that a video no
+    longer needs, for the next video; without it the UNet's memory is free again before the frames are decoded. trained:
+    {network: Cell} that is used as it is in memory.
+    """
+
+    def __init__(self, folder, precision="fp32", keep=True, trained=None):
+        from sonic_ms.runtime.ms import start
+
+        self._ms = start()
+        self.folder, self.precision, self.keep, self.trained = Path(folder), precision, keep, trained or {}
+        missing = [name for name in CONFIGS if not (self.folder / name).is_dir()]
+        if missing:
+            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with sonic-ms convert")
+        self.configs = {name: load_config(kind, self.folder / name) for name, kind in CONFIGS.items()}
+        # Only names and types of this table are used, its shapes are those of one gear.
+        self.units = base_units(self.configs, BaseGear(512, 512), None, precision)
+        self._cells = {}
+
+    def cell(self, network, *size):
+        """A loaded Cell; `size` is (height, width) where the network is built for one."""
+        from sonic_ms.base import cells
+
+        if network in self.trained:
+            return self.trained[network]
+        key = (network, *size)
+        if key not in self._cells:
+            self._cells[key] = cells.load(self.folder, self.configs[network], *key, precision=self.precision)
+        return self._cells[key]
+
+    def prepare(self, unit):
+        """Nothing: which shapes a Cell will be compiled for is known when it runs."""
+
+    def run(self, unit, inputs):
+        if unit not in self.units:
+            raise EngineError(f"no unit {unit!r}; there are {', '.join(self.units)}")
+        network, part = CELL_OF[unit]
+        arrays = [inputs[one.name] for one in self.units[unit].inputs]
+        cell = self.cell(network, *(arrays[0].shape[2:] if network in BUILT_FOR_A_SIZE else ()))
+        cell = getattr(cell, part) if part else cell
+        half = next(iter(cell.get_parameters())).dtype == self._ms.float16  # a trained one may be, in another precision
+        dtype = np.float16 if half else np.float32
+        out = cell(*[self._ms.Tensor(np.ascontiguousarray(array, dtype)) for array in arrays])
+        parts = out if isinstance(out, tuple) else (out,)
+        return {one.name: value.asnumpy() for one, value in zip(self.units[unit].outputs, parts)}
+
+    def release(self, network):
+        """Give back the memory of a network, unless networks are kept."""
+        if not self.keep:
+            self._cells = {key: cell for key, cell in self._cells.items() if key[0] != network}
+
+    def info(self):
+        return {
+            "engine": "mindspore",
+            "version": self._ms.__version__,
+            "device": self._ms.get_context("device_target"),
+            "graphs": "Cells",
+        }
+
+    def close(self):
+        self._cells = {}
+
+
+def open_folder(folder, precision="fp32", keep=True, trained=None):
+    """Networks of a converted folder. Raises WeightsError for what is missing, EngineError without MindSpore."""
+    engine = CellEngine(folder, precision, keep, trained)
+
+    def digest():  # reads every weight file, which only an interrupted video needs
+        return f"{weights_digest(folder, CONFIGS)} {precision}"
+
+    return Networks(engine, engine.units, engine.configs, digest, folder=Path(folder))
+
+
+def open_bundle(bundle, engine):
+    """Networks of a bundle, on an open engine."""
+    fields = bundle.manifest["gear"]
+    gear = BaseGear(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    configs = {name: bundle.config(kind, name) for name, kind in CONFIGS.items()}
+    manifest = bundle.manifest
+    return Networks(
+        engine, bundle.units, configs, lambda: f"{manifest['weights_sha256']} {manifest['precision']}", gear
+    )

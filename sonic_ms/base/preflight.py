@@ -54,6 +54,13 @@ class Estimate:
     seconds: float | None
     gigabytes: float
 
+    def __str__(self):
+        parts = [f"{self.gigabytes:.1f} GB of memory"]
+        if self.seconds is not None:
+            minutes = max(1, round(self.seconds / 60))
+            parts.insert(0, f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} hours")
+        return f"this will take about {' and '.join(parts)}"
+
 
 def res_operations(channels_in, channels, pixels, frames):
     """Multiplications of a spatio-temporal residual block over `frames` frames of `pixels`."""
@@ -237,7 +244,10 @@ def check_memory(configs, request, weights, available=None):
     available = available_gigabytes() if available is None else available
     needed = memory(configs, request, weights) / GB
     if needed > available:
-        advice = "one branch at a time" if request.branches > 1 else "a smaller min_resolution, or half precision"
+        if request.branches > 1:
+            advice = "--one-branch-at-a-time"
+        else:
+            advice = "a smaller min_resolution" + (", or --precision fp16" if request.itemsize > 2 else "")
         raise ResourceError(
             f"{request.width}x{request.height} needs about {needed:.1f} GB of memory, {available:.1f} GB are free; "
             f"try {advice}"

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from sonic_ms.errors import FaceError
+from sonic_ms.media.image import resize_short_side, to_even
 
 MASK_AREA = 1.1  # the face mask is the box, scaled by this about its centre
 SIDE_MULTIPLE = 64  # pixels: 8 of the VAE times 8 of the UNet
@@ -67,26 +68,42 @@ def clip_tensor(image, side):
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """The photo as the networks see it. size: (width, height) of the finished video."""
+class Picture:
+    """The photo as the networks see it.
 
-    image: np.ndarray  # (h, w, 3) uint8, sides multiples of 64
-    mask: np.ndarray  # (h, w) float32 in 0..1, the face
-    size: tuple
+    image: uint8 (h, w, 3), sides multiples of 64; mask: the face, float32 (h, w) in 0..1. frame: the whole picture at
+    output size, uint8. box: (x, y, length) in frame pixels of the square that is animated, None without crop.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    frame: np.ndarray
+    box: tuple[int, int, int] | None
+    exact: bool = False  # the decoder gives back the square's border only nearly: see media/paste.py
 
 
-def prepare_portrait(photo, box, short_side, crop=False, expand_ratio=1.0, keep_resolution=False):
-    """Photo (h, w, 3) uint8 and face box (x1, y1, x2, y2) in its pixels -> Portrait.
+def prepare_picture(photo, box, short_side, crop=False, expand_ratio=1.0, keep_resolution=False):
+    """Photo (h, w, 3) uint8 and face box (x1, y1, x2, y2) in its pixels -> Picture.
 
-    crop: use only the square that `process_bbox` puts around the face. keep_resolution: the video has the size of the
-    photo (or crop), to even numbers, whatever size the networks work at.
+    short_side: of what the networks see, in pixels. crop: they see the square that `process_bbox` puts around the face.
+    keep_resolution: the video has the size of the photo, to even numbers, whatever size the networks work at; else
+    `short_side` is that of the video too. Raises FaceError.
     """
     height, width = photo.shape[:2]
     mask = face_mask(box, width, height)
-    if crop:
-        left, top, right, bottom = process_bbox(box, expand_ratio, height, width)
-        photo, mask = photo[top:bottom, left:right], mask[top:bottom, left:right]
-        height, width = photo.shape[:2]
-    size = output_size(width, height, short_side)
-    final = (width // 2 * 2, height // 2 * 2) if keep_resolution else size
-    return Portrait(resize(photo, size), resize(mask, size).astype(np.float32) / 255.0, final)
+    if not crop:
+        size = output_size(width, height, short_side)
+        image = resize(photo, size)
+        frame = resize(photo, (width // 2 * 2, height // 2 * 2)) if keep_resolution else image
+        return Picture(image, _shares(mask, size), frame, None)
+    left, top, right, bottom = process_bbox(box, expand_ratio, height, width)
+    size = output_size(right - left, bottom - top, short_side)
+    frame = to_even(photo) if keep_resolution else resize_short_side(photo, short_side)
+    scale = frame.shape[1] / width
+    square = round(left * scale), round(top * scale), max(1, round((right - left) * scale))
+    inside = slice(top, bottom), slice(left, right)
+    return Picture(resize(photo[inside], size), _shares(mask[inside], size), frame, square)
+
+
+def _shares(mask, size):
+    return resize(mask, size).astype(np.float32) / 255.0

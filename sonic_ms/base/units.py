@@ -6,7 +6,8 @@ from sonic_ms.base.configs import AdapterConfig, CLIPConfig, RIFEConfig, UNetCon
 from sonic_ms.base.configs import YOLOFaceConfig as YOLOConfig
 from sonic_ms.runtime.unit import Tensor, Unit
 
-ADAPTER_BATCH = 32  # frames the audio adapters of sonic-base see at once
+NAME = "sonic-base"
+ADAPTER_BATCH = 32  # frames the audio adapters see at once
 
 CONFIGS = {
     "unet": UNetConfig,
@@ -17,7 +18,20 @@ CONFIGS = {
     "audio2bucket": AdapterConfig,
     "rife": RIFEConfig,
     "yoloface": YOLOConfig,
-}  # network of sonic-base -> dataclass of its config
+}  # network -> dataclass of its config
+CELL_OF = {  # unit -> (network, part of its Cell, None for the whole)
+    "unet": ("unet", "denoiser"),
+    "unet_context": ("unet", "context"),
+    "vae_encoder": ("vae", "encoder"),
+    "vae_decoder": ("vae", "decoder"),
+    "clip": ("clip", None),
+    "whisper": ("whisper", None),
+    "audio2token": ("audio2token", None),
+    "audio2bucket": ("audio2bucket", None),
+    "rife": ("rife", None),
+    "yoloface": ("yoloface", None),
+}
+BUILT_FOR_A_SIZE = ("rife",)  # these units' Cells are built for one (height, width) of the picture
 
 
 @dataclass(frozen=True)
@@ -36,15 +50,17 @@ class BaseGear:
 def base_units(configs, gear, build, precision="fp32"):
     """{name: Unit} of sonic-base for one gear.
 
-    configs: {network: config dataclass}; build(network, part, *size) -> the Cell of a network, or its part.
+    configs: {network: config dataclass}. build(network, part, *size) -> Cell of a network or its part, see cells.py;
+    None for a table of which nothing is built.
     """
     dtype = {"fp32": "float32", "fp16": "float16"}[precision]
 
     def tensor(name, *shape):
         return Tensor(name, shape, dtype)
 
-    def unit(name, inputs, outputs, network, part=None, *size):
-        return Unit(name, tuple(inputs), tuple(outputs), lambda: build(network, part, *size))
+    def unit(name, inputs, outputs):
+        size = (gear.height, gear.width) if name in BUILT_FOR_A_SIZE else ()
+        return Unit(name, tuple(inputs), tuple(outputs), lambda: build(*CELL_OF[name], *size))
 
     unet, vae, clip, whisper = (configs[name] for name in ("unet", "vae", "clip", "whisper"))
     token, bucket, yolo = (configs[name] for name in ("audio2token", "audio2bucket", "yoloface"))
@@ -73,8 +89,6 @@ def base_units(configs, gear, build, precision="fp32"):
                 tensor("positions", frames, total),
             ],
             [tensor("prediction", branches, frames, unet.out_channels, height, width)],
-            "unet",
-            "denoiser",
         ),
         unit(
             "unet_context",
@@ -88,40 +102,31 @@ def base_units(configs, gear, build, precision="fp32"):
                 *contexts(frames, "temporal_"),
                 tensor("positions", frames, total),
             ],
-            "unet",
-            "context",
         ),
         unit(
             "vae_encoder",
             [tensor("image", 1, 3, gear.height, gear.width)],
             [tensor("latents", 1, vae.latent_channels, height, width)],
-            "vae",
-            "encoder",
         ),
         unit(
             "vae_decoder",
             [tensor("latents", gear.chunk, vae.latent_channels, height, width)],
             [tensor("frames", gear.chunk, 3, gear.height, gear.width)],
-            "vae",
-            "decoder",
         ),
         unit(
             "clip",
             [tensor("image", 1, 3, clip.image_size, clip.image_size)],
             [tensor("embedding", 1, clip.projection_dim)],
-            "clip",
         ),
         unit(
             "whisper",
             [tensor("mel", 1, whisper.num_mel_bins, 2 * states)],
             [tensor("states", 1, states, whisper.encoder_layers + 1, whisper.d_model)],
-            "whisper",
         ),
         unit(
             "audio2token",
             [tensor("states", ADAPTER_BATCH, token.seq_len, token.blocks, token.channels)],
             [tensor("tokens", ADAPTER_BATCH, token.context_tokens, token.output_dim)],
-            "audio2token",
         ),
         unit(
             "audio2bucket",
@@ -130,16 +135,11 @@ def base_units(configs, gear, build, precision="fp32"):
                 tensor("embedding", ADAPTER_BATCH, bucket.clip_channels),
             ],
             [tensor("buckets", ADAPTER_BATCH, bucket.context_tokens * bucket.output_dim)],
-            "audio2bucket",
         ),
         unit(
             "rife",
             images[:2],
             [tensor("flow", 1, 4, gear.height, gear.width), tensor("mask", 1, 1, gear.height, gear.width), images[2]],
-            "rife",
-            None,
-            gear.height,
-            gear.width,
         ),
         unit(
             "yoloface",
@@ -148,7 +148,6 @@ def base_units(configs, gear, build, precision="fp32"):
                 tensor(f"map_{stride}", 1, len(anchors) // 2 * 16, rows // stride, columns // stride)
                 for stride, anchors in zip(yolo.strides, yolo.anchors)
             ],
-            "yoloface",
         ),
     )
     return {one.name: one for one in units}

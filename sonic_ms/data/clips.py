@@ -16,9 +16,9 @@ class Encoders:
     """The VAE, CLIP and Whisper of a converted sonic-base folder."""
 
     def __init__(self, folder):
-        from sonic_ms.base.networks import CellNetworks
+        from sonic_ms.base.networks import open_folder
 
-        self.networks = CellNetworks(folder)
+        self.networks = open_folder(folder)
 
     def latents(self, frame):
         """(4, h / 8, w / 8) float32, unscaled, of a frame (h, w, 3)."""
@@ -26,11 +26,11 @@ class Encoders:
 
     def embedding(self, frame):
         """(d,) float32."""
-        return self.networks.run("clip", clip_tensor(frame, self.networks.config("clip").image_size))[0]
+        return self.networks.run("clip", clip_tensor(frame, self.networks.configs["clip"].image_size))[0]
 
     def states(self, samples):
         """(n, layers + 1, c) float32, 50 a second."""
-        positions = self.networks.config("whisper").max_source_positions
+        positions = self.networks.configs["whisper"].max_source_positions
         return whisper_states(lambda mel: self.networks.run("whisper", mel), samples, positions)
 
 

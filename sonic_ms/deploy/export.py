@@ -6,17 +6,14 @@ only when all of its files passed.
 
 import gc
 import shutil
-import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
-from sonic_ms.deploy.samples import sample_inputs
 from sonic_ms.errors import OutputError, UsageError
-from sonic_ms.files.digest import weights_digest
+from sonic_ms.runtime.unit import relative_error
 
 FORMATS = ("mindir", "onnx")
 # Largest relative L2 distance between a file and its Cell. fp16: onnxruntime rounds between other operators.
@@ -24,19 +21,14 @@ TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
 INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: what is larger keeps its weights beside it,
 EXTERNAL_BYTES = 1024  # those of at least this size
 MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
-LICENCES = {
-    "sonic-edge": "Apache-2.0",
-    "sonic-base": "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (YOLO)",
-}
 
 
-def export(model, units, out, formats, precision, gear, configs, weights_sha256, progress=print, rearrange=None):
+def export(table, out, formats, precision, progress=print):
     """Write a bundle.
 
-    model: sonic-edge or sonic-base. units: {name: units.Unit}. out: folder to make; it must not exist. formats: of
-    FORMATS. gear: dict of the sizes the graphs are made for. configs: {network: config dataclass}, saved along.
-    rearrange: {unit: function that rearranges its Cell for a CPU}, or None. Returns the Bundle. Raises OutputError when
-    a file cannot be written or does not compute what its Cell computes.
+    table: runtime.unit.UnitTable. out: folder to make; it must not exist. formats: of FORMATS. precision: "fp32" or
+    "fp16", as the table was made. Returns the Bundle. Raises OutputError when a file cannot be written or does not
+    compute what its Cell computes.
     """
     from sonic_ms.files.weights import save_config
     from sonic_ms.runtime.ms import start
@@ -49,23 +41,22 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        for network, config in configs.items():
+        for network, config in table.configs.items():
             (part / "config" / network).mkdir(parents=True)
             save_config(config, part / "config" / network)
         entries = {}
-        for name, unit in units.items():
-            function = (rearrange or {}).get(name)
-            entries[name] = export_unit(ms, unit, part, formats, TOLERANCE[precision], progress, function)
+        for name, unit in table.units.items():
+            entries[name] = export_unit(ms, unit, table, part, formats, TOLERANCE[precision], progress)
         manifest = {
             "format": 1,
-            "model": model,
+            "model": table.model,
             "precision": precision,
             "mindspore": ms.__version__,
             "mind_ir_version": MIND_IR_VERSION,
-            "weights_sha256": weights_sha256,
-            "licence": LICENCES[model],
-            "gear": gear,
-            "for_cpu": bool(rearrange),
+            "weights_sha256": table.weights_sha256,
+            "licence": table.licence,
+            "gear": dict(table.gear),
+            "for_cpu": bool(table.rearrange),
             "units": entries,
         }
         write_manifest(part, manifest)
@@ -77,23 +68,21 @@ def export(model, units, out, formats, precision, gear, configs, weights_sha256,
     return Bundle.load(out)
 
 
-def export_unit(ms, unit, folder, formats, tolerance, progress=print, rearrange=None):
+def export_unit(ms, unit, table, folder, formats, tolerance, progress=print):
     """Export one unit into folder/FORMAT/ and compare it with its Cell as it is built, also where the exported one is
     rearranged: its entry of the manifest."""
     started = time.perf_counter()
-    inputs = sample_inputs(unit)
+    inputs = table.sample(unit)
     cell = unit.build()
     tensors = [ms.Tensor(array) for array in inputs.values()]
     expected = as_arrays(cell(*tensors))
     check_outputs(unit, expected, "its Cell")
-    if rearrange:
+    if unit.name in table.rearrange:
         del cell
         gc.collect()
-        cell = rearrange(unit.build())
+        cell = table.rearrange[unit.name](unit.build())
     entry = unit_entry(unit)
-    files = {
-        kind: {"mindir": write_mindir, "onnx": write_onnx}[kind](ms, cell, tensors, unit, folder) for kind in formats
-    }
+    files = {kind: WRITE[kind](ms, cell, tensors, unit, folder) for kind in formats}
     del cell, tensors
     gc.collect()  # one copy of large weights in memory at a time: the Cell's, then each file's
     for kind, (path, data) in files.items():
@@ -124,12 +113,6 @@ def check_outputs(unit, arrays, where):
 def as_arrays(outputs):
     """Outputs of a Cell as a list of arrays."""
     return [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
-
-
-def relative_error(found, expected):
-    """|found - expected| / |expected| in the L2 norm."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
 
 
 def write_mindir(ms, cell, tensors, unit, folder):
@@ -237,74 +220,3 @@ RUN = {"mindir": run_mindir, "onnx": run_onnx}
 def _megabytes(folder, entry):
     size = sum((folder / part["path"]).stat().st_size for part in (entry, *entry.get("data", ())))
     return f"{size / 1e6:.1f} MB"
-
-
-def export_model(name, out, formats=None, precision="fp32", gears=(), chunk=None, progress=print, for_cpu=False):
-    """`sonic-ms export`: find the units of a model and write its bundle.
-
-    name: sonic-edge, the folder of one, or the folder of a converted sonic-base. gears: for sonic-edge the sides of the
-    square ("512"), all by default; for sonic-base one "WIDTHxHEIGHT", 512x512 by default. chunk: frames that
-    sonic-base's decoder takes at once, 1 to 64, 8 by default: fewer need less memory, see `sonic-ms lint`. for_cpu:
-    rearrange sonic-base's UNet for MindSpore on a CPU, see models/winograd.py. formats: of FORMATS, all that there can
-    be by default.
-    """
-    from sonic_ms.pipeline import is_base
-
-    if for_cpu and (not is_base(name) or precision != "fp32" or "onnx" in (formats or ())):
-        raise UsageError("--for-cpu is for the MINDIR of sonic-base in float32; leave it out, or --dtype and --format")
-    formats = formats or (("mindir",) if for_cpu else FORMATS)
-    if is_base(name):
-        return _export_base(Path(name), out, formats, precision, gears, chunk, progress, for_cpu)
-    if chunk is not None:
-        raise UsageError(f"{chunk} frames a chunk: only sonic-base decodes in chunks; leave it out for {name}")
-    from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, edge_units
-
-    folder = EDGE_FOLDER if name == "sonic-edge" else Path(name)
-    sides = tuple(sorted(int(gear) if gear.isdigit() else 0 for gear in gears)) or EDGE_SIDES
-    if not set(sides) <= set(EDGE_SIDES):
-        raise UsageError(f"gears {', '.join(gears)}; sonic-edge has {', '.join(map(str, EDGE_SIDES))}")
-    units = edge_units(folder, sides, precision)
-    digest = weights_digest(folder, ("audio", "painter"))
-    return export("sonic-edge", units, out, formats, precision, {"sides": sides}, {}, digest, progress)
-
-
-def _export_base(folder, out, formats, precision, gears, chunk, progress, for_cpu):
-    from sonic_ms.base.boxes import input_size
-    from sonic_ms.base.cells import PARTS
-    from sonic_ms.base.networks import CellNetworks
-    from sonic_ms.base.units import CONFIGS, BaseGear, base_units
-
-    networks = CellNetworks(folder, precision)
-    configs = {network: networks.config(network) for network in CONFIGS}
-    width, height = _size(gears)
-    if chunk is not None and not 1 <= chunk <= 64:
-        raise UsageError(f"{chunk} frames a chunk; expected 1 to 64")
-    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=input_size(width, height)[::-1])
-
-    def build(network, part, *size):
-        cell = CellNetworks(folder, precision).cell(network, *size)  # a fresh one, freed after its export
-        return getattr(cell, part) if part else cell
-
-    def use_winograd(unet):
-        from sonic_ms.base.winograd import rearrange
-
-        return rearrange(unet, height // configs["vae"].downscale, width // configs["vae"].downscale)
-
-    units = base_units(configs, gear, build, precision)
-    digest = weights_digest(folder, CONFIGS)
-    assert set(PARTS) <= set(units)
-    rearrange = {"unet": use_winograd} if for_cpu else None
-    return export("sonic-base", units, out, formats, precision, asdict(gear), configs, digest, progress, rearrange)
-
-
-def _size(gears):
-    """(width, height) of the one gear of sonic-base."""
-    text = gears[0] if gears else "512x512"
-    parts = text.split("x")
-    if len(gears) > 1 or len(parts) != 2 or not all(part.isdigit() and int(part) % 64 == 0 for part in parts):
-        raise UsageError(f"gears {', '.join(gears)}; sonic-base takes one WIDTHxHEIGHT, both divisible by 64")
-    return int(parts[0]), int(parts[1])
-
-
-def to_stderr(line):
-    print(line, file=sys.stderr, flush=True)

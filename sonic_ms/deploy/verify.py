@@ -3,10 +3,9 @@
 The reference is the bundle's MINDIR in MindSpore, which the exporter found equal to the Cells.
 """
 
-from sonic_ms.deploy.export import relative_error
-from sonic_ms.deploy.samples import sample_inputs
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import open_engine
+from sonic_ms.runtime.unit import relative_error
 
 REFERENCE = "mindspore"
 # Largest relative L2 distance from the reference. fp16 rounds between other operators on each engine.
@@ -16,12 +15,12 @@ BARS = {
 }
 
 
-def verify(bundle, engines, units=None, open_engine=open_engine):
+def verify(bundle, engines, sample, units=None):
     """Compare engines on a bundle.
 
-    engines: names of runtime.engine.ENGINES; units: names, by default all. Returns a list of rows {unit, engine,
-    output, max_abs, relative_l2, bar, passed}; an engine that fails on a unit gives one row with its message under
-    "error".
+    engines: names of runtime.engine.ENGINES. sample(unit): its inputs. units: names, by default all.
+    Returns a list of rows {unit, engine, output, max_abs, relative_l2, bar, passed}; an engine that fails on a unit
+    gives one row with its message under "error".
     """
     rows = []
     chosen = [name for name in bundle.units if units is None or name in units]
@@ -32,7 +31,7 @@ def verify(bundle, engines, units=None, open_engine=open_engine):
             for name in chosen:
                 row = {"unit": name, "engine": engine, "bar": BARS[bundle.precision][engine]}
                 try:
-                    outputs = runtime.run(name, sample_inputs(bundle.units[name]))
+                    outputs = runtime.run(name, sample(bundle.units[name]))
                 except EngineError as error:
                     rows.append(row | {"output": "", "error": str(error), "passed": False})
                     continue

@@ -1,39 +1,60 @@
-"""sonic-edge as the pipeline sees it: recording -> articulation curves, portrait + curves -> moving squares."""
+"""sonic-edge: recording -> articulation curves, portrait + curves -> moving squares."""
 
 from pathlib import Path
 
 import numpy as np
 
+from sonic_ms.edge import idle, portrait, postprocess
 from sonic_ms.edge.audio_features import HALO, mel_windows, normalise_mel
 from sonic_ms.edge.curves import CURVES
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.rig import frame_parameters
 from sonic_ms.edge.texture import make_texture, placement
-from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, edge_units
+from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, edge_units
+from sonic_ms.face.choose import place_mesh
 from sonic_ms.media import audio
 
 
-class EdgeModel:
-    """The light model.
+class EdgeGenerator:
+    """The light model on an open engine with its units. sides: of the squares it renders, in pixels, rising."""
 
-    folder: holds audio/ and painter/, each with model.safetensors and config.json. engine: an open engine with the
-    units of sonic-edge; by default MindSpore on the weights of `folder`. sides: of the squares it renders, in pixels.
-    Raises WeightsError for missing, wrong or non-finite weights, EngineError.
-    """
+    name = NAME
+    Options = EdgeOptions
 
-    name = "sonic-edge"
-
-    def __init__(self, folder=EDGE_FOLDER, engine=None, sides=EDGE_SIDES):
-        if engine is None:
-            from sonic_ms.runtime.cells import MindSporeEngine
-
-            engine = MindSporeEngine(edge_units(Path(folder)))
-            for unit in ("edge_audio", "edge_render_256"):
-                engine.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
+    def __init__(self, engine, sides=EDGE_SIDES):
         self.engine, self.sides = engine, sides
+        self._detector = None
 
-    def compile(self, side):
-        """Build the graphs for squares of `side` pixels now, so that the first frame does not wait for it."""
-        self.engine.prepare(f"edge_render_{side}")
+    @property
+    def detector(self):
+        """The face nets, loaded when first needed."""
+        if self._detector is None:
+            from sonic_ms.face.detect import FaceAnalyzer
+
+            self._detector = FaceAnalyzer()
+        return self._detector
+
+    def fps(self, options):
+        return audio.FPS
+
+    def prepare(self, photo, face, options, progress):
+        """portrait.Portrait of a photo and the face chosen in it. Raises FaceError."""
+        landmarks, notes = place_mesh(photo, face, self.detector)
+        for note in notes:
+            progress.note(note)
+        return portrait.prepare_portrait(photo, landmarks, options, self.sides)
+
+    def frames(self, scene, samples, options, progress):
+        """Moving squares, uint8 (side, side, 3), one a frame: an iterable that renders anew each time."""
+        with progress.timed("compile"):
+            self.engine.prepare(f"edge_render_{scene.crop.shape[0]}")
+        envelope = audio.speech_envelope(samples)
+        voiced = audio.voice_activity(samples)
+        curves, notes = postprocess.post_process(self.articulate(samples), voiced, envelope, options)
+        for note in notes:
+            progress.note(note)
+        pose = idle.idle_motion(len(curves), options.seed, envelope, options.motion_scale)
+        return Squares(self.engine, scene, curves, pose)
 
     def articulate(self, samples):
         """float32 mono samples at 16 kHz -> curves, float32 (frame_count, 8), unprocessed."""
@@ -46,25 +67,44 @@ class EdgeModel:
             curves[start : start + len(part)] = part[: n_frames - start]
         return curves
 
-    def render(self, portrait, curves, pose):
-        """Yield one moving square a frame, uint8 (side, side, 3).
 
-        portrait: portrait.Portrait; curves: (n, 8); pose: (n, 6) in the order of rig.POSE.
-        """
+class Squares:
+    """The moving squares of a portrait, rendered while they are iterated, EDGE_BATCH at a time.
+
+    curves: (n, 8); pose: (n, 6) in the order of rig.POSE.
+    """
+
+    def __init__(self, engine, scene, curves, pose):
+        self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
+
+    def __iter__(self):
         import cv2
 
-        side = portrait.crop.shape[0]
-        rows, columns = placement(portrait.rig.roi, side)
-        constants = {"texture": make_texture(portrait.crop), "rows": rows, "columns": columns}
-        for first in range(0, len(curves), EDGE_BATCH):
-            parameters = frame_parameters(
-                portrait.rig, curves[first : first + EDGE_BATCH], pose[first : first + EDGE_BATCH]
-            )
+        side, rig = self.scene.crop.shape[0], self.scene.rig
+        rows, columns = placement(rig.roi, side)
+        constants = {"texture": make_texture(self.scene.crop), "rows": rows, "columns": columns}
+        for first in range(0, len(self.curves), EDGE_BATCH):
+            batch = slice(first, first + EDGE_BATCH)
+            parameters = frame_parameters(rig, self.curves[batch], self.pose[batch])
             count = len(parameters)
             padded = np.pad(parameters, ((0, EDGE_BATCH - count), (0, 0)), mode="edge")
-            frames = self.engine.run(f"edge_render_{side}", {**constants, "parameters": padded})[
-                "frames"
-            ]  # (3, EDGE_BATCH, side, side)
-            planes = (frames + 0.5).astype(np.uint8)
+            outputs = self.engine.run(f"edge_render_{side}", {**constants, "parameters": padded})
+            planes = (outputs["frames"] + 0.5).astype(np.uint8)  # (3, EDGE_BATCH, side, side)
             for i in range(count):
                 yield cv2.merge(planes[:, i])
+
+
+def open_folder(folder=EDGE_FOLDER, precision="fp32"):
+    """EdgeGenerator on MindSpore with the weights of a folder: audio/ and painter/, each with model.safetensors and
+    config.json. Raises WeightsError for missing, wrong or non-finite weights, EngineError."""
+    from sonic_ms.runtime.cells import MindSporeEngine
+
+    engine = MindSporeEngine(edge_units(Path(folder), precision=precision))
+    for unit in ("edge_audio", "edge_render_256"):
+        engine.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
+    return EdgeGenerator(engine)
+
+
+def open_bundle(bundle, engine, sides=None):
+    """EdgeGenerator on an open engine with the graphs of a bundle. sides: fewer than the bundle has."""
+    return EdgeGenerator(engine, tuple(sides or bundle.manifest["gear"]["sides"]))

@@ -1,4 +1,4 @@
-"""The photo as the generator needs it: resized frame, the square that moves, the rig; and pasting the square back."""
+"""The photo as sonic-edge needs it: resized frame, the square that moves, the rig."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ from sonic_ms.face import mesh
 from sonic_ms.media.image import resize_short_side, to_even
 
 HEAD_SPAN = 2.0  # face heights that the head needs around the face, before expand_ratio
-FEATHER = 0.04  # share of the square over which it fades into the frame
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Portrait:
     crop: np.ndarray
     box: tuple[int, int, int]
     rig: Rig
+    exact: bool = True  # nothing moves at the square's border: see media/paste.py
 
 
 def moving_square(points, expand_ratio, sides=EDGE_SIDES):
@@ -63,37 +63,3 @@ def prepare_portrait(photo, landmarks, options, sides=EDGE_SIDES):
         raise FaceError("the face's landmarks are not usable; give a sharper, more frontal photo or another --face-box")
     crop = np.ascontiguousarray(crop)
     return Portrait(frame, crop, (x, y, length), with_light(rig, crop))
-
-
-class Paster:
-    """Puts rendered squares back into the whole frame.
-
-    The square was cut from the same pixels and nothing moves at its border, so colours match by construction; the soft
-    edge only hides what enlarging does when the head is larger than the largest graph.
-    """
-
-    def __init__(self, portrait):
-        x, y, length = portrait.box
-        height, width = portrait.frame.shape[:2]
-        self.frame, self.length = portrait.frame, length
-        self.rows = slice(max(0, y), min(height, y + length))
-        self.columns = slice(max(0, x), min(width, x + length))
-        self.inner = (
-            slice(self.rows.start - y, self.rows.stop - y),
-            slice(self.columns.start - x, self.columns.stop - x),
-        )
-        ramp = np.clip(np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5) / (FEATHER * length), 0, 1)
-        self.mask = np.minimum(ramp[:, None], ramp[None, :]).astype(np.float32)[self.inner][..., None]
-
-    def paste(self, square):
-        """square: uint8 (side, side, 3) -> whole frame, uint8 (h, w, 3), a new array."""
-        import cv2
-
-        frame = self.frame.copy()
-        if square.shape[0] == self.length:
-            frame[self.rows, self.columns] = square[self.inner]
-            return frame
-        square = cv2.resize(square, (self.length, self.length), interpolation=cv2.INTER_CUBIC)[self.inner]
-        under = frame[self.rows, self.columns]
-        frame[self.rows, self.columns] = np.round(under + self.mask * (square.astype(np.float32) - under))
-        return frame

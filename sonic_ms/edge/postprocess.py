@@ -7,9 +7,8 @@ import numpy as np
 
 from sonic_ms.edge.curves import JAW, OPEN
 from sonic_ms.media.audio import FPS
+from sonic_ms.media.lag import is_off, measure_lag
 
-MAX_LAG = 8  # frames searched each way
-MIN_CORRELATION = 0.3  # below it the recording says too little about the lag
 LOUDNESS_FLOOR = 0.05  # share of the opening left in the quietest speech
 LOUDNESS_GAIN = 1.8  # and added on the loudest syllables
 WIDEST = 1.1  # `open` of a shout; louder opens no further
@@ -36,24 +35,6 @@ def rest_in_silence(curves, voiced):
     return (curves * gain[:, None]).astype(np.float32)
 
 
-def measure_lag(curves, envelope):
-    """(lag, correlation): frames by which the mouth's opening trails the loudness, fractional; best of +-MAX_LAG."""
-    opening = np.maximum(curves[:, OPEN], 0) + 0.5 * curves[:, JAW]
-    if len(opening) < 4 * MAX_LAG or opening.std() < 1e-4 or envelope.std() < 1e-4:
-        return 0.0, 0.0
-    scores = []
-    for lag in range(-MAX_LAG, MAX_LAG + 1):
-        mouth = opening[max(0, lag) : len(opening) + min(0, lag)]
-        sound = envelope[max(0, -lag) : len(envelope) + min(0, -lag)]
-        scores.append(np.corrcoef(mouth, sound)[0, 1])
-    best = int(np.argmax(scores))
-    lag = float(best - MAX_LAG)
-    if 0 < best < len(scores) - 1:  # vertex of the parabola through the best three
-        left, middle, right = scores[best - 1 : best + 2]
-        lag += 0.5 * (left - right) / (left - 2 * middle + right)
-    return lag, float(scores[best])
-
-
 def shift_curves(curves, frames):
     """Move the curves `frames` later (earlier when negative), whole and fractional; the ends hold their values."""
     position = np.arange(len(curves)) - frames
@@ -62,9 +43,8 @@ def shift_curves(curves, frames):
 
 def correct_lag(curves, envelope):
     """Remove the measured lag between mouth and speech; returns (curves, frames moved)."""
-    lag, correlation = measure_lag(curves, envelope)
-    # lips lead the voice by up to a frame in real speech: only more than that is an error
-    if correlation < MIN_CORRELATION or abs(lag) <= 1.0:
+    lag, correlation = measure_lag(np.maximum(curves[:, OPEN], 0) + 0.5 * curves[:, JAW], envelope)
+    if not is_off(lag, correlation):
         return curves, 0.0
     return shift_curves(curves, -lag), -lag
 

@@ -6,8 +6,11 @@ from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
 from sonic_ms.edge.curves import CURVES
 from sonic_ms.edge.rig import N_PARAMETERS
 from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.files.weights import load_config, load_weights
 from sonic_ms.runtime.unit import Tensor, Unit
 
+NAME = "sonic-edge"
+NETWORKS = ("audio", "painter")  # folders of a model
 EDGE_FOLDER = Path(__file__).parents[1] / "pretrained" / "sonic-edge"
 EDGE_SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 EDGE_BATCH = 8  # frames a graph call
@@ -27,16 +30,16 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
         if "painter" not in cells:
             from sonic_ms.edge.renderer import Painter, PainterConfig, fold_norms
 
-            painter = Painter(_load_config(PainterConfig, folder / "painter")).set_train(False)
-            cells["painter"] = fold_norms(_loaded(painter, folder / "painter"))
+            painter = Painter(load_config(PainterConfig, folder / "painter")).set_train(False)
+            cells["painter"] = fold_norms(load_weights(painter, folder / "painter"))
             cells["painter"].set_precision(precision)
         return cells["painter"]
 
     def encoder():
         from sonic_ms.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
 
-        encoder = AudioEncoder(_load_config(AudioEncoderConfig, folder / "audio")).set_train(False)
-        return _loaded(encoder, folder / "audio")
+        encoder = AudioEncoder(load_config(AudioEncoderConfig, folder / "audio")).set_train(False)
+        return load_weights(encoder, folder / "audio")
 
     def renderer(side):
         def build():
@@ -58,15 +61,3 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
         outputs = (Tensor("frames", (3, EDGE_BATCH, side, side)),)
         units.append(Unit(f"edge_render_{side}", inputs, outputs, renderer(side)))
     return {unit.name: unit for unit in units}
-
-
-def _load_config(kind, folder):
-    from sonic_ms.files.weights import load_config
-
-    return load_config(kind, folder)
-
-
-def _loaded(cell, folder):
-    from sonic_ms.files.weights import load_weights
-
-    return load_weights(cell, folder)

@@ -7,13 +7,12 @@ import numpy as np
 
 from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.evaluate.figures import figure
-from sonic_ms.evaluate.frames import correlation
 from sonic_ms.media.audio import FPS
+from sonic_ms.media.lag import MAX_LAG, lag_scores
 from sonic_ms.train.edge.articulation import BILABIALS, OPEN_VOWELS
 
 CLOSED_AT_MOST = 0.022  # of the face height: the widest reading seen on closed lips
 LEAST_WIDE = 0.01  # 90th percentile below which the mouth does not open, and being closed is no merit
-MAX_LAG = 8  # frames searched each way
 NEAR_LAG = 2  # frames within which the correlation has to be found
 CLOSURE_SHARE, VOWEL_SHARE, PAUSE_SHARE = 0.35, 0.50, 0.15  # of the clip's 90th percentile
 MIN_VOWEL, MIN_PAUSE, PAUSE_EDGE = 0.06, 0.3, 0.08  # seconds
@@ -46,11 +45,7 @@ def best_lag(opening, envelope):
 
     Lags are frames by which the mouth comes later, searched up to MAX_LAG each way; inputs (n,) of one length.
     """
-    scores = {}
-    for lag in range(-MAX_LAG, MAX_LAG + 1):
-        mouth = opening[max(0, lag) : len(opening) + min(0, lag)]
-        sound = envelope[max(0, -lag) : len(envelope) + min(0, -lag)]
-        scores[lag] = correlation(mouth, sound)
+    scores = lag_scores(opening, envelope)
     best = max(scores, key=scores.get)
     return best, scores[best], max(scores[lag] for lag in range(-NEAR_LAG, NEAR_LAG + 1))
 

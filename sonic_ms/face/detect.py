@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 import cv2
 import numpy as np
 
-from sonic_ms.face.mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, RIGID, Landmarks, similarity
+from sonic_ms.face.mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, RIGID, Face, Landmarks, similarity
 from sonic_ms.files import assets
 
 DETECTOR_SIDE = 128  # pixels, input of BlazeFace short range
@@ -20,17 +20,8 @@ SCORE_THRESHOLD = 0.5
 TILE_SCORE_THRESHOLD = 0.6  # zoomed tiles show more hands, knees and patterns
 CONFIDENCE = 0.57  # detector's score times the mesh net's: clear faces reach 0.87, cats and patterns 0.55
 NMS_OVERLAP = 0.3  # of the smaller box
-PRESENCE_THRESHOLD = 0.5
-MIN_FACE_HEIGHT = 48  # pixels forehead to chin; less gives no usable mouth
-
-
-@dataclass(frozen=True)
-class Face:
-    """One detection. The box spans brows to chin and cheek to cheek."""
-
-    box: tuple  # (x, y, w, h), float pixels
-    score: float  # 0..1
-    keypoints: np.ndarray  # (6, 2) float32 pixels: right eye, left eye, nose tip, mouth, right ear, left ear
+PRESENCE_THRESHOLD = 0.5  # of the mesh net, while it follows a face
+MIN_TILE = 48  # pixels; smaller squares are not searched
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ class FaceAnalyzer:
             if parts == 4 and any(face.score > 0.8 for face in faces):
                 break
             side = short / parts
-            if side < MIN_FACE_HEIGHT:
+            if side < MIN_TILE:
                 break
             for corner in _tiles(width, height, side):
                 found = self._detect_square(rgb, corner, side, TILE_SCORE_THRESHOLD)

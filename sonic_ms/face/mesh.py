@@ -44,6 +44,15 @@ MESH_DEPTH = 1.3  # the mesh is flatter than life: portraits taken from 15 and 4
 
 
 @dataclass(frozen=True)
+class Face:
+    """Where a face is: what a detector found, or a box that the user gave (score and keypoints None)."""
+
+    box: tuple[float, float, float, float]  # (x, y, w, h) in pixels; a detector's spans brows to chin, cheek to cheek
+    score: float | None = None  # 0..1
+    keypoints: np.ndarray | None = None  # (6, 2) float32: right eye, left eye, nose tip, mouth, right ear, left ear
+
+
+@dataclass(frozen=True)
 class Landmarks:
     """The face mesh on one image."""
 

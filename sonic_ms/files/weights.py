@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.files.config import from_dict
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -253,30 +254,9 @@ def load_config(kind, folder):
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON ({error})") from error
-    return config_from_fields(kind, fields, path)
-
-
-def config_from_fields(kind, fields, where):
-    """Plain dict -> config dataclass `kind`; lists become tuples. `where` names the source in errors."""
-    if not isinstance(fields, dict):
-        raise WeightsError(f"{where}: expected the fields of {kind.__name__}, found {type(fields).__name__}")
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(fields) - set(known))
-    needed = [
-        name
-        for name, field in known.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    missing = sorted(set(needed) - set(fields))
-    if unknown or missing:
-        raise WeightsError(f"{where}: not a {kind.__name__}: unknown keys {unknown}, missing keys {missing}")
-    return kind(**{name: _frozen(value) for name, value in fields.items()})
-
-
-def _frozen(value):
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+    return from_dict(kind, fields, str(path), WeightsError)
 
 
 def save_model(cell, config, folder):

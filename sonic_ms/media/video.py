@@ -189,14 +189,18 @@ class Video:
         audio: float32 samples at 16 kHz, shape (n,).
         audio_source: path of the recording the samples came from, or None; written in place of them when given.
         fps: frames a second.
+        notes: what the user may want to know; grows while the frames are made.
+        timings: seconds by stage; the same.
     """
 
-    def __init__(self, frames, size, n_frames, audio, audio_source=None, fps=FPS):
+    def __init__(self, frames, size, n_frames, audio, audio_source=None, fps=FPS, notes=None, timings=None):
         self.size = size
         self.n_frames = n_frames
         self.audio = audio
         self.audio_source = audio_source
         self.fps = fps
+        self.notes = [] if notes is None else notes
+        self.timings = {} if timings is None else timings
         self._frames = frames
 
     def __iter__(self):

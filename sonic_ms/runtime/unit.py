@@ -5,8 +5,13 @@ base/units.py), or from the manifest of a bundle that was written from one. Shap
 schedules and random numbers stay on the host. Importing this needs no MindSpore; `Unit.build` does.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,44 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Unit:
-    """One graph. build() -> the loaded Cell, in inference mode."""
+    """One graph. build() -> the loaded Cell, in inference mode; None for a unit that was read from a bundle."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    build: Callable
+    build: Callable[[], Any] | None
+
+
+Sample = Callable[[Unit, int], dict[str, np.ndarray]]  # (unit, seed) -> inputs in the range that the pipeline feeds
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """All units of a model for one gear, and what a bundle keeps beside the graphs.
+
+    gear: the sizes that the graphs are made for. configs: {network: config dataclass}. rearrange: {unit: function that
+    rearranges its Cell for a CPU}.
+    """
+
+    model: str
+    units: Mapping[str, Unit]
+    sample: Sample
+    gear: Mapping[str, Any]
+    configs: Mapping[str, Any]
+    weights_sha256: str
+    licence: str
+    rearrange: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """|found - expected| / |expected| in the L2 norm; infinite where `found` holds a value that is not finite."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if not np.isfinite(found).all():
+        return float("inf")
+    return float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+
+
+def normal_inputs(unit: Unit, seed: int = 0) -> dict[str, np.ndarray]:
+    """Standard normal arrays for every input of a unit: a `Sample` for inputs that have no range of their own."""
+    rng = np.random.default_rng(seed)
+    return {one.name: rng.standard_normal(one.shape).astype(one.dtype) for one in unit.inputs}

@@ -1,10 +1,12 @@
 """`sonic-ms train CONFIG`: read the recipe's name and settings from YAML and run it."""
 
 import importlib
+import importlib.resources
 from pathlib import Path
 
 from sonic_ms.errors import UsageError
 from sonic_ms.files.config import from_dict, read_yaml
+from sonic_ms.runtime.ms import start
 from sonic_ms.train.loop.distributed import started_in_group
 
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
@@ -15,6 +17,18 @@ RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "syncnet": ("sonic_ms.train.syncnet.training", "SyncNetTraining"),
 }
 FOR_GROUPS = ("base_finetune",)  # the others train in one process
+
+
+def find_recipe(name):
+    """Path of a YAML file, or of the recipe of that name that comes with the package."""
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).exists():
+        return Path(name)
+    shipped = Path(str(importlib.resources.files("sonic_ms.configs")))
+    path = shipped / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in shipped.glob("*.yaml") if "recipe" in read_yaml(one)))
+        raise UsageError(f"recipe {name!r} is not known; expected a YAML file or one of {known}")
+    return path
 
 
 def train(config_path, out=None, resume=False):
@@ -42,8 +56,6 @@ def read_recipe(config_path):
     if started_in_group() and name not in FOR_GROUPS:
         raise UsageError(f"recipe {name} trains in one process; several are for {', '.join(FOR_GROUPS)}")
     module_name, class_name = RECIPES[name]
-    import mindspore as ms
-
-    ms.set_context(mode=ms.GRAPH_MODE)
+    start()
     module = importlib.import_module(module_name)
     return name, module, from_dict(getattr(module, class_name), settings, str(config_path))

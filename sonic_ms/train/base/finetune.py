@@ -15,9 +15,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from sonic_ms.base.cells import NETWORKS
+from sonic_ms.base.cells import CELLS
 from sonic_ms.base.resnet import SpatialResBlock, TemporalResBlock
 from sonic_ms.base.unet import SpatialBlock, TemporalBlock
+from sonic_ms.base.units import CONFIGS
 from sonic_ms.base.vae import Decoder, MidAttention
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.files.digest import weights_digest
@@ -82,12 +83,12 @@ class Networks:
         folder = Path(folder)
         missing = [name for name in (*TRAINED, "vae") if not (folder / name).is_dir()]
         if missing:
-            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with tools/pt2ms_weights.py")
+            raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with sonic-ms convert")
         self.folder = folder
-        self.configs = {name: load_config(NETWORKS[name][0], folder / name) for name in (*TRAINED, "vae")}
+        self.configs = {name: load_config(CONFIGS[name], folder / name) for name in (*TRAINED, "vae")}
         self.cells = {}
         for name in TRAINED:
-            cell = set_training_precision(NETWORKS[name][1](self.configs[name]), precision)
+            cell = set_training_precision(CELLS[name](self.configs[name]), precision)
             self.cells[name] = load_weights(cell, folder / name)
         self.precision = precision
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonic_ms.base.networks import CellNetworks
 from sonic_ms.errors import FaceError, OutputError
 from sonic_ms.files.config import require
 from sonic_ms.train.base.diffusion import FPS
@@ -36,17 +35,6 @@ class ValidationConfig:
         require(self, checks, "validation: ")
 
 
-class TrainingNetworks(CellNetworks):
-    """The networks of a folder, those that are trained as they are in memory."""
-
-    def __init__(self, folder, trained):
-        super().__init__(folder, keep=False)
-        self.trained = trained
-
-    def cell(self, network, *size):
-        return self.trained[network] if network in self.trained else super().cell(network, *size)
-
-
 class Validation:
     """`validate` of the trainer: writes FOLDER/validation/NUMBER.mp4; returns the figures of `sonic-ms evaluate`.
 
@@ -56,24 +44,28 @@ class Validation:
 
     def __init__(self, config, networks, folder):
         """networks: base.Networks in training. Unreadable files and photos without a face fail here already."""
-        from sonic_ms.base.generator import BaseModel, BaseOptions
+        from sonic_ms.base.detect import YoloDetector
+        from sonic_ms.base.networks import open_folder
+        from sonic_ms.face.choose import choose_face
         from sonic_ms.media.audio import load_audio
         from sonic_ms.media.image import load_image
 
         self.config, self.networks, self.folder = config, networks, Path(folder) / "validation"
         self.portrait = load_image(config.portrait)
         self.samples = load_audio(config.speech, duration=config.duration)
-        finder = BaseModel(CellNetworks(networks.folder, keep=False))
-        x1, y1, x2, y2 = finder.find_face(self.portrait, BaseOptions(face_box=config.face_box))
-        self.face_box = (x1, y1, x2 - x1, y2 - y1)
+        detector = YoloDetector(open_folder(networks.folder, keep=False))
+        self.face_box = choose_face(self.portrait, detector, face_box=config.face_box)[0].box
 
     def __call__(self, step):
-        from sonic_ms.base.generator import BaseModel
+        from sonic_ms.base.generator import BaseGenerator
+        from sonic_ms.base.networks import open_folder
         from sonic_ms.evaluate import evaluate
         from sonic_ms.media.video import save_video
+        from sonic_ms.pipeline import TalkingModel
 
         config = self.config
-        model = BaseModel(TrainingNetworks(self.networks.folder, self.networks.cells))
+        networks = open_folder(self.networks.folder, keep=False, trained=self.networks.cells)
+        model = TalkingModel(BaseGenerator(networks))
         video = model.generate(
             self.portrait,
             self.samples,
@@ -82,7 +74,7 @@ class Validation:
             image_guidance=config.image_guidance,
             audio_guidance=config.audio_guidance,
             seed=config.seed,
-            face_box=tuple(float(side) for side in self.face_box),
+            face_box=self.face_box,
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

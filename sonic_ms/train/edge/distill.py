@@ -16,12 +16,13 @@ from sonic_ms.data.sources import find_sources
 from sonic_ms.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
 from sonic_ms.edge.audio_features import WINDOW
 from sonic_ms.edge.curves import JAW, OPEN, WIDTH
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import prepare_portrait
 from sonic_ms.edge.rig import POSE, seen_curves
 from sonic_ms.edge.units import EDGE_FOLDER
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.face import mesh
-from sonic_ms.files.config import GenerateOptions, require
+from sonic_ms.files.config import require
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.media.audio import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count, load_audio
 from sonic_ms.train.edge.audio import CurveLoss, Windows, features, predict, store, views
@@ -74,7 +75,7 @@ def read_lesson(path, encoder):
     curves = predict(encoder, features(samples), count)
     number, picture = reference(path, found)
     landmarks = found[number]
-    portrait = prepare_portrait(picture, landmarks, GenerateOptions())
+    portrait = prepare_portrait(picture, landmarks, EdgeOptions())
     still, turn = still_points(portrait, landmarks, picture.shape), mesh.pose(landmarks.points)[:2]
     seen = np.array([one is not None and not is_turned(one, turn) for one in found[:count]])
     for number in np.flatnonzero(seen):

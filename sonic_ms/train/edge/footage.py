@@ -16,12 +16,13 @@ from tqdm import tqdm
 from sonic_ms.data.tracking import follow
 from sonic_ms.edge import rig as rigs
 from sonic_ms.edge.idle import SWAY
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import prepare_portrait
 from sonic_ms.edge.rig import OFFSETS, POSE, TERMS
 from sonic_ms.edge.texture import ROI_HEIGHT, ROI_WIDTH
 from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.face import choose, detect, mesh
-from sonic_ms.files.config import GenerateOptions
+from sonic_ms.face.detect import FaceAnalyzer
 from sonic_ms.media import video
 from sonic_ms.media.image import load_image
 
@@ -266,8 +267,8 @@ def read_footage(path, photo=None):
     everything = track(path)
     found = everything[:MAX_FRAMES]
     picture = reference(path, found)[1] if photo is None else load_image(photo)
-    landmarks, notes = choose.choose_face(picture)  # not as tracked: so `generate` will find them
-    portrait = prepare_portrait(picture, landmarks, GenerateOptions())
+    landmarks, notes = choose.find_mesh(picture, FaceAnalyzer())  # not as tracked: so `generate` will find them
+    portrait = prepare_portrait(picture, landmarks, EdgeOptions())
     if len(everything) > MAX_FRAMES:
         notes.append(f"only the first {MAX_FRAMES} frames of the clip are used")
     still = still_points(portrait, landmarks, picture.shape)

@@ -13,17 +13,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sonic_ms.edge.renderer import ConvBlock, Painter, PainterConfig, composite, fold_norms
-from sonic_ms.edge.units import EDGE_FOLDER
+from sonic_ms.edge.units import EDGE_FOLDER, NAME
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.evaluate import evaluate
+from sonic_ms.files.model import write_model_file
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.media.audio import load_audio, voice_activity
 from sonic_ms.media.ffmpeg import read_header
+from sonic_ms.runtime.ms import start
 from sonic_ms.train.edge.footage import lower_the_teeth, read_footage
 from sonic_ms.train.edge.mouth_pairs import draw_details, find_teeth, make_pairs, move, rehearse, show, split
 from sonic_ms.train.loop.trainer import LoopConfig, train
@@ -142,7 +143,7 @@ def personalize(video, out, photo=None, steps=STEPS):
 
 def _tune(video, out, footage, steps, began):
     """The work of `personalize` in the empty folder `out`; the report."""
-    ms.set_context(mode=ms.GRAPH_MODE)
+    start()
     pairs = make_pairs(footage)
     training, held_out = split(pairs, footage.frames)
     if len(training) < BATCH:
@@ -177,6 +178,7 @@ def _tune(video, out, footage, steps, began):
         )
     save_model(unfolded(painter, config), config, out / "painter")
     shutil.copytree(EDGE_FOLDER / "audio", out / "audio")
+    write_model_file(out, NAME)
     write_png(out / "portrait.png", footage.picture)
     report = {
         "video": str(video),
@@ -211,17 +213,16 @@ def write_sheet(path, *rows):
 def measure_sync(folder, video, out):
     """{figure: value} of `sonic-ms evaluate` on a video of out/portrait.png by the model in `folder`, which speaks what
     the clip says, or the speech that comes with the package when the clip is silent."""
-    from sonic_ms.edge.generator import EdgeModel
+    from sonic_ms.commands import DEMO_AUDIO
     from sonic_ms.media.video import save_video
-    from sonic_ms.pipeline import TalkingModel
+    from sonic_ms.pipeline import load_model
 
-    speech = Path(__file__).parents[1] / "examples" / "speech.wav"
     header = read_header(video)
     samples = load_audio(str(video), duration=SYNC_SECONDS) if header and header.audio else np.zeros(1, np.float32)
     if voice_activity(samples).mean() < SPOKEN:
-        samples = load_audio(str(speech), duration=SYNC_SECONDS)
+        samples = load_audio(DEMO_AUDIO, duration=SYNC_SECONDS)
     path = out / "sync.mp4"
-    made = TalkingModel(EdgeModel(folder)).generate(image=out / "portrait.png", audio=samples)
+    made = load_model(folder).generate(image=out / "portrait.png", audio=samples)
     save_video(made, path, overwrite=True, progress=False)
     figures = evaluate(path, samples, out / "portrait.png")
     path.unlink()

@@ -1,0 +1,1 @@
+"""Recipes and settings, found from a wheel as sonic_ms.configs."""

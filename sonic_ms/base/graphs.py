@@ -1,0 +1,78 @@
+"""sonic-base's graphs for an export: the table of units of a converted folder, and inputs to compare files on."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.base import networks
+from sonic_ms.base.boxes import input_size
+from sonic_ms.base.units import CONFIGS, NAME, BaseGear, base_units
+from sonic_ms.errors import UsageError
+from sonic_ms.files.digest import weights_digest
+from sonic_ms.runtime.unit import UnitTable
+
+LICENCE = "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (YOLO)"
+SINUSOIDS = ("time", "ids", "sinusoids")  # -1..1
+PICTURES = ("first", "second", "masks")  # 0..1
+
+
+def unit_table(folder, precision="fp32", gears=(), chunk=None, for_cpu=False):
+    """UnitTable of a converted folder.
+
+    gears: one "WIDTHxHEIGHT" in pixels, 512x512 by default. chunk: frames that the decoder takes at once, 1 to 64, 8 by
+    default: fewer need less memory. for_cpu: rearrange the UNet for MindSpore on a CPU, see winograd.py.
+    Raises UsageError, WeightsError.
+    """
+    folder = Path(folder)
+    if for_cpu and precision != "fp32":
+        raise UsageError("--for-cpu is for graphs in float32; leave it out, or --dtype")
+    width, height = _size(gears)
+    if chunk is not None and not 1 <= chunk <= 64:
+        raise UsageError(f"{chunk} frames a chunk; expected 1 to 64")
+    configs = networks.CellEngine(folder, precision).configs
+    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=input_size(width, height)[::-1])
+
+    def build(network, part, *size):
+        cell = networks.CellEngine(folder, precision).cell(network, *size)  # a fresh one, freed after its export
+        return getattr(cell, part) if part else cell
+
+    def use_winograd(unet):
+        from sonic_ms.base.winograd import rearrange
+
+        return rearrange(unet, height // configs["vae"].downscale, width // configs["vae"].downscale)
+
+    return UnitTable(
+        NAME,
+        base_units(configs, gear, build, precision),
+        sample_inputs,
+        asdict(gear),
+        configs,
+        weights_digest(folder, CONFIGS),
+        LICENCE,
+        {"unet": use_winograd} if for_cpu else {},
+    )
+
+
+def _size(gears):
+    """(width, height) of the one gear."""
+    text = gears[0] if gears else "512x512"
+    parts = text.split("x")
+    if len(gears) > 1 or len(parts) != 2 or not all(part.isdecimal() and int(part) % 64 == 0 for part in parts):
+        raise UsageError(f"gears {', '.join(gears)}; sonic-base takes one WIDTHxHEIGHT, both divisible by 64")
+    return int(parts[0]), int(parts[1])
+
+
+def sample_inputs(unit, seed=0):
+    """{input name: array} for a unit, in the range that the pipeline feeds."""
+    rng = np.random.default_rng(seed)
+    arrays = {tensor.name: _values(unit, tensor, rng) for tensor in unit.inputs}
+    return {tensor.name: np.ascontiguousarray(arrays[tensor.name], tensor.dtype) for tensor in unit.inputs}
+
+
+def _values(unit, tensor, rng):
+    if tensor.name in SINUSOIDS:
+        return rng.uniform(-1, 1, tensor.shape)
+    if tensor.name in PICTURES or (unit.name, tensor.name) == ("yoloface", "image"):
+        return rng.uniform(0, 1, tensor.shape)
+    return rng.standard_normal(tensor.shape)

@@ -1,0 +1,163 @@
+"""`sonic-ms generate` and `sonic-ms demo`."""
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from sonic_ms.errors import InputMissingError, UsageError, short
+from sonic_ms.options import add_flags, from_flags, owners, parse
+from sonic_ms.pipeline import DEFAULT_MODEL, MODELS, all_options, load_model, model_of, shipped_models
+from sonic_ms.runtime.engine import ENGINES
+
+EXAMPLES = Path(__file__).parent / "examples"
+DEMO_IMAGE, DEMO_AUDIO = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
+LOADING = ("model", "bundle", "engine", "precision")  # what a config file may say besides options
+
+
+def generate_arguments(parser):
+    parser.add_argument("--image", required=True, help="the portrait: any still image")
+    parser.add_argument("--audio", required=True, help="the speech: any audio file, or a video's audio track")
+    parser.add_argument("--output", required=True, help="the mp4 to write")
+    _arguments(parser)
+
+
+def demo_arguments(parser):
+    parser.set_defaults(image=str(DEMO_IMAGE), audio=str(DEMO_AUDIO))
+    parser.add_argument("--output", default="demo.mp4", help="the mp4 to write (default: demo.mp4)")
+    _arguments(parser)
+
+
+def _arguments(parser):
+    add = parser.add_argument
+    add("--model", help=f"{shipped_models()}, or the folder of a model (default: {DEFAULT_MODEL})")
+    add("--bundle", help="folder that `sonic-ms export` wrote, instead of a model")
+    add("--engine", help=f"{', '.join(ENGINES)}; all but mindspore need --bundle (default: auto)")
+    add("--precision", choices=("fp32", "fp16"), help="of weights and activations, without a bundle (default: fp32)")
+    add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
+    add("--overwrite", action="store_true", help="replace an existing output")
+    add_flags(parser.add_argument_group("options of the video"), all_options())
+    add("--resume", action="store_true", default=None,
+        help="models that take hours: go on from the last finished step of this output")  # fmt: skip
+    add("--no-resume", dest="resume", action="store_false", help="start again, and forget that step")
+
+
+def settings(args):
+    """({model, bundle, engine, precision}, options): from --config, overridden by the flags that were given."""
+    from sonic_ms.files.config import read_yaml
+
+    values = read_yaml(args.config) if args.config else {}
+    flags = from_flags(args, all_options())
+    flags |= {name: getattr(args, name) for name in LOADING if getattr(args, name) is not None}
+    values = {name: value for name, value in values.items() if name not in flags} | flags
+    if values.get("bundle") is not None and "model" in values:
+        raise UsageError(f"model {values['model']!r} and bundle {values['bundle']!r}: give one of them")
+    loading = {"model": DEFAULT_MODEL, "bundle": None, "engine": "auto", "precision": "fp32"}
+    loading |= {name: values.pop(name) for name in LOADING if name in values}
+    for name, value in loading.items():
+        if not isinstance(value, str) and not (name == "bundle" and value is None):
+            raise UsageError(f"{args.config}: {name} is {short(value)}; expected a text")
+    return loading, values
+
+
+def generate(args):
+    from sonic_ms.media.video import check_output, save_video
+
+    loading, options = settings(args)
+    check_output(args.output, args.overwrite)
+    for path in (args.image, args.audio):
+        if not Path(path).is_file():
+            raise InputMissingError(f"file {path}: no such file; check the path")
+    name = model_of(loading["model"], loading["bundle"])
+    # bad values are refused before anything is loaded
+    parse(MODELS[name].Options, options, args.config or "options", owners(all_options(), name))
+    state = _state(name, args)
+    console = Console()
+    started = time.perf_counter()
+    console.say(f"loading {name} ...")
+    model = load_model(loading["model"], loading["engine"], loading["bundle"], loading["precision"])
+    loaded = time.perf_counter()
+    if state and args.resume is False:
+        Path(state).unlink(missing_ok=True)
+    try:
+        with console:
+            video = model.generate(
+                args.image, args.audio, report=console.report, note=console.note, state=state, **options
+            )
+        path = save_video(video, args.output, overwrite=args.overwrite)
+    except KeyboardInterrupt:
+        if state and os.path.exists(state):
+            raise KeyboardInterrupt(
+                f"interrupted; finished steps are kept in {state}: the same command with --resume goes on from there"
+            ) from None
+        raise
+    compiling = video.timings.get("compile", 0.0)
+    timings = {
+        "load": loaded - started + compiling,
+        "work": time.perf_counter() - loaded - compiling,
+        **{stage: seconds for stage, seconds in video.timings.items() if stage != "compile"},
+    }
+    seconds = video.n_frames / video.fps
+    if args.verbose:
+        console.say(f"load {timings['load']:.1f} s, work {timings['work']:.1f} s for {seconds:.1f} s of video")
+    print(path)
+    return {
+        "output": str(path),
+        "model": name,
+        "engine": model.generator.engine.info(),
+        "frames": video.n_frames,
+        "fps": video.fps,
+        "size": list(video.size),
+        "notes": video.notes,
+        "seconds": {stage: round(value, 3) for stage, value in timings.items()},
+    }
+
+
+demo = generate
+
+
+def _state(name, args):
+    """File that keeps the finished steps of this output, None for models that are quick enough to start again."""
+    if not MODELS[name].resumable:
+        if args.resume:
+            raise UsageError(f"--resume is for models that take hours; {name} is quick enough to start again")
+        return None
+    state = f"{args.output}.progress.npz"
+    if args.resume is None and os.path.exists(state):
+        raise UsageError(
+            f"{state} holds the finished steps of an interrupted run; go on from them with --resume, or start again "
+            "with --no-resume"
+        )
+    return state
+
+
+class Console:
+    """What a request says, on stderr: notes, stages, and a bar for stages with steps."""
+
+    def __init__(self):
+        self._bar = None
+
+    def say(self, line):
+        print(line, file=sys.stderr, flush=True)
+
+    def note(self, text):
+        self.say(f"note: {text}")
+
+    def report(self, stage, done, total):
+        if stage == "compile" and done == 0:
+            self.say("building graphs ...")
+        if total == 1 or stage == "frames":  # frames have the writer's bar
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=stage, unit="step")
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(AttributeError):
+            self._bar.close()
