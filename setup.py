@@ -56,7 +56,8 @@ setup(
     # Both stay at the top of the repository; a wheel has no global package of such a name.
     package_dir={"sonic_ms.convert": "convert", "sonic_ms.configs": "configs"},
     package_data={
-        "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*", "ascend/data/*"],
+        "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*"],
+        "sonic_ms.ascend": ["data/*"],
         "sonic_ms.configs": ["*.yaml"],
     },
     install_requires=REQUIRES,

@@ -15,22 +15,17 @@ from sonic_ms.ascend.graph import read_onnx
 from sonic_ms.ascend.lint import format_markdown, lint_unit
 from sonic_ms.ascend.roofline import calls_per_second, format_prediction, predict, unit_cost
 from sonic_ms.base.check import PUBLISHED, randomise
+from sonic_ms.base.graphs import sample_inputs
 from sonic_ms.base.units import BaseGear, base_units
 from sonic_ms.deploy.export import write_onnx
-from sonic_ms.deploy.samples import sample_inputs
 
 
 def published_units(gear):
     """{name: Unit} in float16 with random weights."""
-    from mindspore import nn
-
-    from sonic_ms.base.cells import CELLS
-    from sonic_ms.files.weights import set_precision
+    from sonic_ms.base import cells
 
     def build(network, part, *size):
-        with nn.utils.no_init_parameters():
-            cell = CELLS[network](PUBLISHED[network], *size).set_train(False)
-        return randomise(set_precision(getattr(cell, part) if part else cell, "fp16"))
+        return randomise(cells.empty(PUBLISHED[network], network, part, *size, precision="fp16"))
 
     return base_units(PUBLISHED, gear, build, "fp16")
 

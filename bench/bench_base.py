@@ -60,18 +60,14 @@ def prepare_torch(size, folder):
 
 def our_units(folder):
     """The table of units, whose UNet has the converted weights."""
-    from mindspore import nn
-
-    from sonic_ms.base.cells import CELLS
+    from sonic_ms.base import cells
     from sonic_ms.base.check import PUBLISHED
     from sonic_ms.base.configs import UNetConfig
     from sonic_ms.base.units import BaseGear, base_units
     from sonic_ms.files.weights import load_config, load_weights
 
     def build(network, part, *size):
-        with nn.utils.no_init_parameters():
-            cell = getattr(CELLS[network](config).set_train(False), part)
-        return load_weights(cell, folder / "ours" / network, f"{part}.")
+        return load_weights(cells.empty(config, network, part), folder / "ours" / network, f"{part}.")
 
     config = load_config(UNetConfig, folder / "ours" / "unet")
     return base_units(PUBLISHED | {"unet": config}, BaseGear(8 * SIDE, 8 * SIDE, FRAMES, 1, FRAMES), build)

@@ -124,7 +124,7 @@ def measure(case):
 
     from sonic_ms.base.cells import CELLS
     from sonic_ms.train.base.diffusion import NoiseConfig, draw, network_inputs
-    from sonic_ms.train.base.finetune import build_loss
+    from sonic_ms.train.base.trained import build_loss
     from sonic_ms.train.loop.distributed import Group
     from sonic_ms.train.loop.trainer import Run
 

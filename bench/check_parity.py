@@ -89,15 +89,16 @@ class ExportedEngine:
 
     def open(self, cell, arrays):
         from sonic_ms.deploy.export import export
-        from sonic_ms.runtime.engine import open_engine
-        from sonic_ms.runtime.unit import Tensor, Unit
+        from sonic_ms.runtime.choose import open_engine
+        from sonic_ms.runtime.unit import Tensor, Unit, UnitTable, normal_inputs
 
         def tensors(prefix, values):
             return tuple(Tensor(f"{prefix}_{i}", value.shape, str(value.dtype)) for i, value in enumerate(values))
 
         unit = Unit("graph", tensors("input", arrays), tensors("output", run_cell(cell, arrays)), lambda: cell)
         out, formats = self.folder / str(len(self.opened)), ("mindir",) if self.name == "mindspore" else ("onnx",)
-        bundle = export("sonic-base", {"graph": unit}, out, formats, self.dtype, {}, {}, "", progress=lambda line: None)
+        table = UnitTable("sonic-base", {"graph": unit}, normal_inputs, {}, {}, "", "")
+        bundle = export(table, out, formats, self.dtype, progress=lambda line: None)
         return open_engine(self.name, bundle)
 
 
@@ -171,7 +172,7 @@ def check_unet(module):
 def check_pipeline(module):
     """The loop from images and tokens to frames; the networks are those of the neighbouring folders."""
     from sonic_ms.base.decode import decode_frames
-    from sonic_ms.base.denoise import Clip, DenoiseSettings, denoise
+    from sonic_ms.base.denoise import Conditions, DenoiseSettings, denoise
     from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 
     io, config = module.io, module.config
@@ -179,7 +180,7 @@ def check_pipeline(module):
     vae, vae_config = module.load("vae")
     clip_vision, _ = module.load("clip_vision")
     levels = json.loads((module.root / "euler_scheduler" / "config.json").read_text())
-    clip = Clip(
+    clip = Conditions(
         image_latents=module.run(vae.encoder, io["ref_image"])[0],
         buckets=io["motion_buckets"].reshape(-1, 2),
         mask=io["face_mask"][0, 0],

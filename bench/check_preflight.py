@@ -43,7 +43,7 @@ def timed(unit, runs):
     """(seconds of so many runs after compilation, bytes of the weights)"""
     import mindspore as ms
 
-    from sonic_ms.deploy.samples import sample_inputs
+    from sonic_ms.base.graphs import sample_inputs
 
     cell = unit.build()
     inputs = [ms.Tensor(array) for array in sample_inputs(unit).values()]

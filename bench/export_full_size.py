@@ -35,7 +35,7 @@ def open_unit(options, precision):
 
 def feed(options):
     """Inputs of the exported unit: {name: array}."""
-    from sonic_ms.deploy.samples import sample_inputs
+    from sonic_ms.base.graphs import sample_inputs
 
     return sample_inputs(open_unit(options, options.dtype))
 
@@ -83,7 +83,7 @@ def run(options, kind, path):
 
 def compared(options, found, bar):
     """Relative L2 distance of outputs from what the Cell gave."""
-    from sonic_ms.deploy.export import relative_error
+    from sonic_ms.runtime.unit import relative_error
 
     with np.load(options.out / "expected.npz") as expected:
         error = max(relative_error(one, expected[name]) for one, name in zip(found, expected.files, strict=True))

@@ -30,13 +30,14 @@ def say(seed, number, espeak):
 
 def head(path):
     """The square around the head of a photo, uint8."""
+    from sonic_ms.edge.options import EdgeOptions
     from sonic_ms.edge.portrait import prepare_portrait
     from sonic_ms.face import choose
-    from sonic_ms.files.config import GenerateOptions
+    from sonic_ms.face.detect import FaceAnalyzer
     from sonic_ms.media.image import load_image
 
     photo = load_image(path)
-    return prepare_portrait(photo, choose.choose_face(photo)[0], GenerateOptions(keep_resolution=True)).crop
+    return prepare_portrait(photo, choose.find_mesh(photo, FaceAnalyzer())[0], EdgeOptions(keep_resolution=True)).crop
 
 
 def main(arguments=None):
@@ -46,9 +47,9 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0, help="of the sentences and voices")
     parser.add_argument("--portraits", nargs="+", required=True, help="photos of faces")
     options = parser.parse_args(arguments)
-    from sonic_ms.data.synthetic import talking_clip
     from sonic_ms.pipeline import load_model
     from sonic_ms.train.edge.speech import Espeak
+    from tests.support.talking_clip import talking_clip
 
     options.dir.mkdir(parents=True, exist_ok=True)
     heads, model, espeak = [head(path) for path in options.portraits], load_model("sonic-edge"), Espeak()

@@ -71,7 +71,7 @@ def start_networks(folder):
     import mindspore as ms
     from sonic_ms.convert import checkpoints
 
-    from sonic_ms.base.cells import NETWORKS
+    from sonic_ms.base.cells import CELLS
     from sonic_ms.base.configs import UNetConfig, VAEConfig
     from sonic_ms.files.weights import save_model
     from tests.support import tiny_checkpoint as make_tiny_checkpoint
@@ -85,7 +85,7 @@ def start_networks(folder):
         "vae": VAEConfig((32, 32, 32), layers_per_block=1),
     }
     for name, config in configs.items():
-        save_model(NETWORKS[name][1](config), config, folder / name)
+        save_model(CELLS[name](config), config, folder / name)
 
 
 def train_vae(folder, clips, steps):
@@ -146,20 +146,20 @@ def psnr(ours, theirs):
 def samples_of(folder, clips, pieces, box):
     """The clips as the recipe takes them (see train/clips.py), through the networks of `folder`."""
     from sonic_ms.base.encode import whisper_states
-    from sonic_ms.base.networks import CellNetworks, run
+    from sonic_ms.base.networks import open_folder
     from sonic_ms.base.prepare import clip_tensor, face_mask, image_tensor
 
-    networks = CellNetworks(folder)
-    whisper, encoder = networks.cell("whisper"), networks.cell("vae").encoder
+    networks = open_folder(folder)
     portrait = clips[0][0]
-    embedding = run(networks.cell("clip"), clip_tensor(portrait, networks.config("clip").image_size))[0]
+    embedding = networks.run("clip", clip_tensor(portrait, networks.configs["clip"].image_size))[0]
     out = []
     for clip, piece in zip(clips, pieces):
-        states = whisper_states(lambda mel: run(whisper, mel), piece, networks.config("whisper").max_source_positions)
+        positions = networks.configs["whisper"].max_source_positions
+        states = whisper_states(lambda mel: networks.run("whisper", mel), piece, positions)
         out.append(
             {
-                "latents": np.concatenate([run(encoder, image_tensor(frame)) for frame in clip]),
-                "image_latents": run(encoder, image_tensor(portrait))[0],
+                "latents": np.concatenate([networks.run("vae_encoder", image_tensor(frame)) for frame in clip]),
+                "image_latents": networks.run("vae_encoder", image_tensor(portrait))[0],
                 "clip_embedding": embedding,
                 "whisper_states": states,
                 "mask": face_mask(box, SIDE, SIDE).astype(np.float32) / 255,
@@ -172,11 +172,10 @@ def samples_of(folder, clips, pieces, box):
 
 def generate(folder, portrait, piece, box):
     """Frames (FRAMES, SIDE, SIDE, 3) uint8 that the pipeline makes of the portrait and a piece of sound."""
-    from sonic_ms.base.generator import BaseModel
-    from sonic_ms.base.networks import CellNetworks
+    from sonic_ms.pipeline import load_model
 
     x1, y1, x2, y2 = box
-    video = BaseModel(CellNetworks(folder)).generate(
+    video = load_model(folder).generate(
         portrait,
         piece,
         face_box=(x1, y1, x2 - x1, y2 - y1),
@@ -195,12 +194,13 @@ def fixed_loss(folder, samples, config):
     """Loss of the networks in `folder` on LEVELS batches whose noise and noise levels are always the same."""
     import mindspore as ms
 
-    from sonic_ms.train.base.clips import Batches
-    from sonic_ms.train.base.finetune import Networks, build_loss
+    from sonic_ms.train.base.clips import ClipBatches
+    from sonic_ms.train.base.finetune import Networks
+    from sonic_ms.train.base.trained import build_loss
 
     networks = Networks(folder, "fp32")
     loss = build_loss(networks, config).set_train(False)
-    batches = Batches(samples, FRAMES, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
+    batches = ClipBatches(samples, FRAMES, networks.configs, networks.configs["vae"].scaling_factor, config.noise)
     values = []
     for number in range(LEVELS):
         batch = batches(np.random.default_rng([SEED, 10**6, number]), config.loop.batch_size)

@@ -17,6 +17,9 @@ def convert_arguments(parser):
 def convert(args):
     from sonic_ms.convert import checkpoints  # here: it imports MindSpore
 
+    from sonic_ms.base.units import NAME
+    from sonic_ms.files.model import write_model_file
+
     only = [name.strip() for name in args.only.split(",")] if args.only else None
     jobs, notes = checkpoints.plan(args.src, only)
     for note in notes:
@@ -42,4 +45,5 @@ def convert(args):
             )
 
         reports = checkpoints.convert(jobs, args.dst, args.dtype, progress)
+        write_model_file(args.dst, NAME)
     return {"networks": reports, "notes": notes}

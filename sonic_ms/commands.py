@@ -1,18 +1,16 @@
 """`sonic-ms generate` and `sonic-ms demo`."""
 
-import contextlib
 import os
 import sys
 import time
 from pathlib import Path
 
 from sonic_ms.errors import InputMissingError, UsageError, short
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.options import add_flags, from_flags, owners, parse
 from sonic_ms.pipeline import DEFAULT_MODEL, MODELS, all_options, load_model, model_of, shipped_models
-from sonic_ms.runtime.engine import ENGINES
+from sonic_ms.runtime.choose import ENGINES
 
-EXAMPLES = Path(__file__).parent / "examples"
-DEMO_IMAGE, DEMO_AUDIO = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
 LOADING = ("model", "bundle", "engine", "precision")  # what a config file may say besides options
 
 
@@ -75,7 +73,7 @@ def generate(args):
     state = _state(name, args)
     console = Console()
     started = time.perf_counter()
-    console.say(f"loading {name} ...")
+    console.wait_for(f"loading {name} ...")
     model = load_model(loading["model"], loading["engine"], loading["bundle"], loading["precision"])
     loaded = time.perf_counter()
     if state and args.resume is False:
@@ -133,20 +131,26 @@ def _state(name, args):
 
 
 class Console:
-    """What a request says, on stderr: notes, stages, and a bar for stages with steps."""
+    """What a request says, on stderr: notes, a bar for stages with steps, and on a terminal what it is waiting for."""
 
     def __init__(self):
-        self._bar = None
+        self._bar, self._waiting = None, False
 
     def say(self, line):
+        self.wait_for("")
         print(line, file=sys.stderr, flush=True)
 
     def note(self, text):
         self.say(f"note: {text}")
 
+    def wait_for(self, text):
+        """One line of a terminal that the next one replaces; logs and programs are spared it."""
+        if sys.stderr.isatty() and (text or self._waiting):
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            self._waiting = bool(text)
+
     def report(self, stage, done, total):
-        if stage == "compile" and done == 0:
-            self.say("building graphs ...")
+        self.wait_for("building graphs, about 10 s ..." if stage == "compile" and done == 0 else "")
         if total == 1 or stage == "frames":  # frames have the writer's bar
             return
         if self._bar is None:
@@ -159,5 +163,6 @@ class Console:
         return self
 
     def __exit__(self, *_):
-        with contextlib.suppress(AttributeError):
+        self.wait_for("")
+        if self._bar is not None:
             self._bar.close()

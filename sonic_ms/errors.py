@@ -1,7 +1,7 @@
 """Every failure a user can meet, as one exception kind each.
 
 A message is one line: what is wrong, the value, what was expected, what to do. `EXIT_CODES` is the single table that
-turns a kind into the exit code of the command line and the status code of the HTTP service.
+turns a kind into the exit code of the command line.
 """
 
 import reprlib
@@ -66,27 +66,22 @@ class Cancelled(SonicError):
     """The request was cancelled by who made it."""
 
 
-# kind -> (exit code, HTTP status). 1 is left to unexpected errors and 130 to Ctrl-C, as shells expect.
+# kind -> exit code. 1 is left to unexpected errors and 130 to Ctrl-C, as shells expect.
 EXIT_CODES = {
-    UsageError: (2, 400),
-    InputMissingError: (3, 404),
-    ImageError: (4, 422),
-    FaceError: (5, 422),
-    AudioError: (6, 422),
-    OutputError: (7, 507),
-    WeightsError: (8, 500),
-    AssetError: (9, 503),
-    EngineError: (10, 500),
-    ResourceError: (11, 413),
-    Cancelled: (130, 409),
+    UsageError: 2,
+    InputMissingError: 3,
+    ImageError: 4,
+    FaceError: 5,
+    AudioError: 6,
+    OutputError: 7,
+    WeightsError: 8,
+    AssetError: 9,
+    EngineError: 10,
+    ResourceError: 11,
+    Cancelled: 130,
 }
 
 
 def exit_code(error):
     """Exit code of the process for `error`; 1 for anything outside the table."""
-    return next((code for kind, (code, _) in EXIT_CODES.items() if isinstance(error, kind)), 1)
-
-
-def http_status(error):
-    """HTTP status for `error`; 500 for anything outside the table."""
-    return next((status for kind, (_, status) in EXIT_CODES.items() if isinstance(error, kind)), 500)
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

@@ -177,14 +177,25 @@ def _default(fields: Mapping[str, FieldInfo]) -> str:
     return ", ".join(f"{model} {value}" for model, value in values.items())
 
 
+def _meaning(fields: Mapping[str, FieldInfo], everywhere: int) -> str:
+    """The help of an option, model by model where they differ."""
+    texts: dict[str, list[str]] = {}
+    for model, field in fields.items():
+        texts.setdefault(str(field.description), []).append(model)
+    if len(texts) == 1 and len(fields) == everywhere:
+        return next(iter(texts))
+    if len(texts) == 1:
+        return f"{', '.join(fields)} only: {next(iter(texts))}"
+    return "; ".join(f"{', '.join(models)}: {text}" for text, models in texts.items())
+
+
 def add_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, type[Options]]) -> None:
     """One flag an option, and one for each alias; a flag that is not given leaves None. kinds: {model: its class}."""
     for name, fields in _merged(kinds).items():
         field = next(iter(fields.values()))
-        only = f"{', '.join(fields)} only: " if len(fields) < len(kinds) else ""
-        unit = _extra(field, "unit", "")
-        unit = f", in {unit}" if unit and unit not in str(field.description) else ""
-        text = f"{only}{field.description}{unit} (default: {_default(fields)})".replace("%", "%%")
+        unit, text = _extra(field, "unit", ""), _meaning(fields, len(kinds))
+        unit = f", in {unit}" if unit and unit not in text else ""
+        text = f"{text}{unit} (default: {_default(fields)})".replace("%", "%%")
         flags = [f"--{other.replace('_', '-')}" for other in (name, *_extra(field, "aliases", ()))]
         kind = _plain(field.annotation)
         common: dict[str, Any] = {"dest": name, "default": None, "help": text}
@@ -218,8 +229,7 @@ def table(kinds: Mapping[str, type[Options]]) -> str:
     for name, fields in _merged(kinds).items():
         field = next(iter(fields.values()))
         takes = list(dict.fromkeys(expected(one) for one in fields.values()))
-        only = f"{', '.join(fields)} only: " if len(fields) < len(kinds) else ""
         also = "".join(f", `{other}`" for other in _extra(field, "aliases", ()))
-        cells = (f"`{name}`{also}", _default(fields), "; ".join(takes), only + str(field.description))
+        cells = (f"`{name}`{also}", _default(fields), "; ".join(takes), _meaning(fields, len(kinds)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -23,7 +23,8 @@ from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
 from sonic_ms.media.video import Video
 from sonic_ms.options import Options, owners, parse
-from sonic_ms.runtime.engine import Engine, check_engine, open_engine
+from sonic_ms.runtime.choose import check_engine, open_engine
+from sonic_ms.runtime.engine import Engine
 
 Report = Callable[[str, int, int], None]  # (stage, done, total)
 Source = str | os.PathLike[str] | np.ndarray
@@ -247,7 +248,7 @@ def load_model(
     """A model with `generate(image, audio, **options)`.
 
     name: a model that ships with the package, or a model's folder. bundle: folder that `sonic-ms export` wrote, instead
-    of a name. engine: one of runtime.engine.ENGINES; those besides mindspore need a bundle. precision: "fp32", or
+    of a name. engine: one of runtime.choose.ENGINES; those besides mindspore need a bundle. precision: "fp32", or
     "fp16" for weights and activations of half the size; a bundle has its own.
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sonic_ms.cli import build_parser, main
-from sonic_ms.files.config import GenerateOptions
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.media.video import probe
 
 EXAMPLES = Path(__file__).parent.parent / "sonic_ms" / "examples"
@@ -194,7 +194,7 @@ def test_ctrl_c_removes_the_partial_file(tmp_path):
 def test_every_option_has_a_flag_and_help_names_the_commands(capsys):
     parser = build_parser()
     arguments = parser.parse_args(["generate", "--image", "a", "--audio", "b", "--output", "c"])
-    assert set(GenerateOptions.__dataclass_fields__) <= set(vars(arguments))
+    assert set(EdgeOptions.__dataclass_fields__) <= set(vars(arguments))
     with pytest.raises(SystemExit):
         main(["-h"])
     text = capsys.readouterr().out

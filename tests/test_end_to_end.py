@@ -7,16 +7,17 @@ import time
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from sonic_ms import pipeline
-from sonic_ms.base.generator import BaseOptions
-from sonic_ms.base.networks import CellNetworks
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms import commands, pipeline
+from sonic_ms.base.networks import open_folder
+from sonic_ms.base.options import BaseOptions
+from sonic_ms.cli import main
 from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.image import load_image
 from sonic_ms.media.video import probe
 from tests.support import tiny_checkpoint as make_tiny_checkpoint
-from tools import pt2ms_weights
 
 FACE = "150,110,200,240"  # of the package's portrait: random detectors find nothing
 BOX = tuple(float(side) for side in FACE.split(","))
@@ -28,7 +29,7 @@ def folder(tmp_path_factory):
     """A converted model."""
     root = tmp_path_factory.mktemp("base")
     make_tiny_checkpoint.write_tree(root / "tree")
-    assert pt2ms_weights.main(["--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
+    assert main(["convert", "--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
     return root / "model"
 
 
@@ -52,14 +53,14 @@ class Counted:
 def model(folder):
     """Loaded once: graphs are compiled for few shapes."""
     model = pipeline.load_model(str(folder))
-    model.networks = Counted(model.networks)
+    model.generator.networks = Counted(model.generator.networks)
     return model
 
 
 @pytest.fixture
 def command(folder, model, monkeypatch):
     """Function (output, *flags) -> exit code of `sonic-ms generate` on the loaded model."""
-    monkeypatch.setattr(pipeline, "load_model", lambda *_: model)
+    monkeypatch.setattr(commands, "load_model", lambda *_: model)
 
     def run(output, *flags):
         return main(arguments(folder, output, *flags))
@@ -95,7 +96,7 @@ def plain(model):
 
 def test_an_mp4_of_exact_length_with_audio(command, tmp_path, capsys):
     assert command(tmp_path / "talk.mp4", "--inference-steps", "2") == 0
-    assert "denoising: 100%" in capsys.readouterr().err
+    assert "denoise: 100%" in capsys.readouterr().err
     info = probe(tmp_path / "talk.mp4")
     assert (info.frames, info.fps) == (TICKS, 25) and (info.width, info.height) == (64, 64)
     assert info.audio_codec == "aac" and abs(info.audio_seconds - SECONDS) < 0.05
@@ -124,9 +125,9 @@ def test_every_option_of_upstream_changes_the_video(model, plain):
 
 
 def test_branches_one_at_a_time_give_the_same_video(model, plain):
-    model.networks.batches = []
+    model.generator.networks.batches = []
     apart = frames(model, batch_branches=False)
-    assert set(model.networks.batches) == {1}
+    assert set(model.generator.networks.batches) == {1}
     assert np.abs(apart.astype(int) - plain).max() <= 1
 
 
@@ -134,7 +135,7 @@ def test_calls_leave_no_trace(model, plain):
     """Upstream keeps its settings in a class, where one call changes the next."""
     frames(model, seed=5, dynamic_scale=2.0, inference_steps=1)
     assert np.array_equal(frames(model), plain)
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValidationError):
         BaseOptions().seed = 3
 
 
@@ -165,24 +166,24 @@ def test_no_face_is_an_error_of_its_own(model):
 
 def test_the_last_step_of_other_weights_is_not_used(folder, model, plain, tmp_path, monkeypatch):
     state = tmp_path / "talk.progress.npz"
-    assert model.networks.digest() == CellNetworks(folder).digest() != CellNetworks(folder, "fp16").digest()
+    assert model.generator.networks.digest() == open_folder(folder).digest() != open_folder(folder, "fp16").digest()
 
-    def interrupt(step, steps):
-        if step == 1:
+    def interrupt(stage, step, steps):
+        if (stage, step) == ("denoise", 1):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        frames(model, resume=str(state), progress=interrupt)
+        frames(model, state=str(state), report=interrupt)
     kept = state.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(model.networks, "digest", lambda: "other weights", raising=False)
-        model.networks.steps = 0
-        frames(model, resume=str(state))
-        assert model.networks.steps == 2 * 2  # two windows a step, from the first step on
+        patch.setattr(model.generator.networks, "digest", lambda: "other weights", raising=False)
+        model.generator.networks.steps = 0
+        frames(model, state=str(state))
+        assert model.generator.networks.steps == 2 * 2  # two windows a step, from the first step on
     state.write_bytes(kept)
-    model.networks.steps = 0
-    assert np.array_equal(frames(model, resume=str(state)), plain)
-    assert model.networks.steps == 2
+    model.generator.networks.steps = 0
+    assert np.array_equal(frames(model, state=str(state)), plain)
+    assert model.generator.networks.steps == 2
 
 
 def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_path):
@@ -199,7 +200,7 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
     with np.load(state) as saved:
         done = int(saved["steps"])
     assert 0 < done < 300
-    model.networks.steps = 0
+    model.generator.networks.steps = 0
     assert command(output, *flags, "--resume") == 0
-    assert model.networks.steps == (300 - done) * 2  # two windows a step
+    assert model.generator.networks.steps == (300 - done) * 2  # two windows a step
     assert probe(output).frames == -(-TICKS // 2) and not state.exists()

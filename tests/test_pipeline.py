@@ -47,7 +47,7 @@ def test_the_mouth_opens_and_closes_as_seen_in_the_pictures(frames, analyzer):
 
 
 def test_with_motion_scale_zero_the_upper_face_is_the_photo(frames, astronaut, analyzer):
-    landmarks, _ = choose.choose_face(astronaut, analyzer=analyzer)
+    landmarks, _ = choose.find_mesh(astronaut, analyzer)
     eyes = int(landmarks.points[list(mesh.RIGHT_EYE_LOWER + mesh.LEFT_EYE_LOWER), 1].max())
     for frame in frames[::10]:
         np.testing.assert_array_equal(frame[:eyes], astronaut[:eyes])
@@ -91,8 +91,9 @@ def test_dynamic_scale_opens_the_mouth_more(model, astronaut, speech, analyzer):
 
 def test_notes_tell_of_several_faces(model, astronaut, speech):
     two = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)
-    model.generate(image=two, audio=speech, sample_rate=16000, duration=1.0)
-    assert any("2 faces" in note for note in model.notes)
+    said = []
+    video = model.generate(image=two, audio=speech, sample_rate=16000, duration=1.0, note=said.append)
+    assert any("2 faces" in note for note in video.notes) and said == video.notes
 
 
 def test_unknown_options_and_models_are_refused(model, astronaut, speech):

@@ -6,7 +6,13 @@ python tools/pt2ms_weights.py --src CHECKPOINTS --dst DIR [--only unet,vae] [--d
 
 import sys
 
-from sonic_ms.cli import main
+from sonic_ms import cli
+
+
+def main(arguments=None):
+    """Exit code of the conversion."""
+    return cli.main(["convert", *(sys.argv[1:] if arguments is None else arguments)])
+
 
 if __name__ == "__main__":
-    sys.exit(main(["convert", *sys.argv[1:]]))
+    sys.exit(main())

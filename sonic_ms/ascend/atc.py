@@ -6,7 +6,7 @@ ATC never reads MINDIR, so the way is always `--framework=5`. Not verified on ha
 import shlex
 from pathlib import Path
 
-from sonic_ms.ascend.build import Plan, find_tool, installed_cann, pick_units, run_plans
+from sonic_ms.ascend.build import Job, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.ascend.flags import flag_problems
 from sonic_ms.deploy.bundle import Bundle
@@ -71,7 +71,7 @@ def atc_flags(bundle, name, chip, precision, host_cpu=None):
 
 
 def atc_plan(bundle, name, chip, precision, host_cpu=None, atc="atc", cann=None, extra=()):
-    """Plan that compiles one unit. extra: (flag, value) pairs that win over ours.
+    """Job that compiles one unit. extra: (flag, value) pairs that win over ours.
 
     Raises UsageError for what ATC would refuse, and when the unit was never audited for the precision.
     """
@@ -92,7 +92,7 @@ def atc_plan(bundle, name, chip, precision, host_cpu=None, atc="atc", cann=None,
     if problems:
         raise UsageError(f"unit {name}: {'; '.join(problems)}")
     argv = (atc, *(f"--{flag}={value}" for flag, value in flags.items()))
-    return Plan(name, "om", "onnx", chip.soc, argv, folder, written, ".om")
+    return Job(name, "om", "onnx", chip.soc, argv, folder, written, ".om")
 
 
 def build_om(folder, soc, units=None, precision=None, host_cpu=None, cann=None, extra=(), dry_run=False, report=print):

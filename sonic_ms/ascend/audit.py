@@ -18,6 +18,7 @@ import numpy as np
 from sonic_ms.ascend.atc import audit_file
 from sonic_ms.ascend.build import pick_units
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.ort import open_session, run_session
 from sonic_ms.runtime.unit import relative_error
 
 FP16_MAX = 65504.0
@@ -290,20 +291,10 @@ def _round_trip(onnx, source, target):
 
 
 def _run(model, feed):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError(f"the audit needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # indices in float16 may leave their table, which is part of the answer
-    # its optimiser would take the rounding out
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        names = [one.name for one in session.get_outputs()]
-        return dict(zip(names, session.run(names, feed)))
-    except Exception as error:  # its exceptions share no base class of their own
-        raise EngineError(f"onnxruntime fails on the graph: {' '.join(str(error).split())}") from error
+    # Its optimiser would take the rounding out; indices in float16 may leave their table, which is part of the answer.
+    session = open_session(model.SerializeToString(), severity=4, optimise=False)
+    names = [one.name for one in session.get_outputs()]
+    return dict(zip(names, run_session(session, names, feed, "the graph")))
 
 
 def write_audit(bundle, audit):

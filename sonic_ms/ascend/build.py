@@ -24,7 +24,7 @@ RECORD = "build.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Job:
     """One compiler call. kind: the manifest's key for the result; source: "onnx" or "mindir"; folder: for everything
     that is written; written: {file name: text} to put there first; suffix: of the compiled graph."""
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from sonic_ms.ascend.atc import audit_file, input_shapes
-from sonic_ms.ascend.build import Plan, find_tool, installed_cann, pick_units, run_plans
+from sonic_ms.ascend.build import Job, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip, read
 from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import UsageError
@@ -40,7 +40,7 @@ def ini_text(chip, precision, external_weights=False, extra=()):
 
 
 def lite_plan(bundle, name, chip, precision=None, converter="converter_lite", extra=()):
-    """Plan that converts one unit.
+    """Job that converts one unit.
 
     precision: a key of PRECISIONS; None is fp16, but float32 where possible for a unit whose audit names layers (the
     converter has no list of layers, only of operator kinds).
@@ -64,7 +64,7 @@ def lite_plan(bundle, name, chip, precision=None, converter="converter_lite", ex
         f"--configFile={folder / 'converter.ini'}",
         f"--inputShape={input_shapes(bundle.units[name])}",
     )
-    return Plan(name, "lite", "mindir", chip.soc, argv, folder, {"converter.ini": text}, ".mindir")
+    return Job(name, "lite", "mindir", chip.soc, argv, folder, {"converter.ini": text}, ".mindir")
 
 
 def build_lite(folder, soc, units=None, precision=None, cann=None, extra=(), dry_run=False, report=print):

@@ -1,7 +1,7 @@
 """Real inputs for the units of a bundle: what the pipeline feeds them for the portrait and speech of the package."""
 
-from sonic_ms.commands import EXAMPLES
 from sonic_ms.errors import FaceError
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.image import load_image
 from sonic_ms.pipeline import load_bundle
 from sonic_ms.runtime.ort import OnnxEngine
@@ -26,7 +26,7 @@ class Recorder:
 def record_inputs(bundle):
     """{unit: {input name: array}} of the units the pipeline ran; others are missing."""
     recorder = Recorder(OnnxEngine(bundle))
-    photo = load_image(EXAMPLES / "portrait.jpg")
+    photo = load_image(DEMO_IMAGE)
     gear = bundle.manifest["gear"]
     try:
         if "sides" in gear:
@@ -51,5 +51,5 @@ def _record_picture(model, photo, height, width):
 
 
 def _generate(model, photo, **options):
-    for _ in model.generate(photo, EXAMPLES / "speech.wav", duration=SECONDS, **options):
+    for _ in model.generate(photo, DEMO_AUDIO, duration=SECONDS, **options):
         pass

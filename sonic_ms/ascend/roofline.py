@@ -9,9 +9,9 @@ from math import prod
 
 from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
 from sonic_ms.ascend.graph import read_onnx
+from sonic_ms.media.audio import FPS
 
 FREE = ("Constant", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape")  # views
-FPS = 25
 BASE_FPS = 12.5  # frames that are generated; RIFE doubles them
 STEPS, GUIDANCE_BRANCHES = 25, 3  # defaults of sonic-base
 CHUNK_SECONDS = 30  # of speech in one run of Whisper

@@ -54,7 +54,7 @@ class DenoiseSettings:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Conditions:
     """Everything the loop knows about a clip of n frames whose latents have h x w pixels.
 
     image_latents (4, h, w): encoder mean, unscaled. buckets (n, 2): translation and expression. mask (H, W): face in

@@ -10,7 +10,7 @@ import numpy as np
 
 from sonic_ms.base import networks as networks_stage
 from sonic_ms.base.decode import decode_frames, to_pixels, to_unit
-from sonic_ms.base.denoise import Clip, DenoiseSettings, denoise
+from sonic_ms.base.denoise import Conditions, DenoiseSettings, denoise
 from sonic_ms.base.detect import YoloDetector
 from sonic_ms.base.encode import audio_tokens, motion_buckets, whisper_states
 from sonic_ms.base.interpolate import interpolate
@@ -91,7 +91,7 @@ class BaseGenerator:
         progress.note(str(estimate))
 
     def encode(self, scene, samples, frames):
-        """Everything the denoising loop needs to know: Clip."""
+        """Everything the denoising loop needs to know: Conditions."""
         networks = self.networks
         configs = networks.configs
         states = whisper_states(
@@ -109,7 +109,7 @@ class BaseGenerator:
             networks.done(name)
         inputs = (np.ascontiguousarray(values) for values in (scene.image, scene.mask, samples))
         source = hashlib.sha256(b"".join(values.tobytes() for values in inputs)).hexdigest()
-        return Clip(latents, buckets, scene.mask, embedding, tokens, silence, source)
+        return Conditions(latents, buckets, scene.mask, embedding, tokens, silence, source)
 
     def denoise(self, clip, frames, options, progress):
         """Latents of all frames, unscaled, (frames, 4, h, w)."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
-from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.errors import EngineError, OutputError, UsageError
+from sonic_ms.runtime.ort import import_onnxruntime, open_session, run_session
 from sonic_ms.runtime.unit import relative_error
 
 FORMATS = ("mindir", "onnx")
@@ -33,6 +34,8 @@ def export(table, out, formats, precision, progress=print):
     from sonic_ms.files.weights import save_config
     from sonic_ms.runtime.ms import start
 
+    if "onnx" in formats:
+        import_onnxruntime()  # its absence is found before the work
     ms = start()
     out = Path(out)
     if out.exists():
@@ -197,20 +200,14 @@ def _pack_weights(onnx, model, scratch, target):
 
 def run_onnx(ms, path, inputs, unit):
     """Outputs of an ONNX file in onnxruntime, after onnx.checker."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError(f"ONNX export needs onnxruntime ({error}); pip install 'sonic_ms[onnx]'") from error
+    import onnx
+
     onnx.checker.check_model(str(path))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    names = [tensor.name for tensor in unit.outputs]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return session.run([tensor.name for tensor in unit.outputs], inputs)
-    except Exception as error:  # its exceptions share no base class of their own
-        reason = " ".join(str(error).split())
-        raise OutputError(f"unit {unit.name}: onnxruntime cannot run its file ({reason})") from error
+        return run_session(open_session(path), names, inputs, f"unit {unit.name}")
+    except EngineError as error:
+        raise OutputError(f"unit {unit.name}: its file does not run ({error})") from error
 
 
 WRITE = {"mindir": write_mindir, "onnx": write_onnx}

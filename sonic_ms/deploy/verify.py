@@ -4,7 +4,7 @@ The reference is the bundle's MINDIR in MindSpore, which the exporter found equa
 """
 
 from sonic_ms.errors import EngineError
-from sonic_ms.runtime.engine import open_engine
+from sonic_ms.runtime.choose import open_engine
 from sonic_ms.runtime.unit import relative_error
 
 REFERENCE = "mindspore"
@@ -15,10 +15,10 @@ BARS = {
 }
 
 
-def verify(bundle, engines, sample, units=None):
+def verify(bundle, engines, sample, units=None, open_engine=open_engine):
     """Compare engines on a bundle.
 
-    engines: names of runtime.engine.ENGINES. sample(unit): its inputs. units: names, by default all.
+    engines: names of runtime.choose.ENGINES. sample(unit): its inputs. units: names, by default all.
     Returns a list of rows {unit, engine, output, max_abs, relative_l2, bar, passed}; an engine that fails on a unit
     gives one row with its message under "error".
     """

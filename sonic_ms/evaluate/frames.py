@@ -120,7 +120,7 @@ def _bounds(mask):
 
 
 @dataclass
-class Clip:
+class Measured:
     """One row a frame; frames without a face are filled in from their neighbours. px: at a short side of 512."""
 
     missing: int  # frames without a face
@@ -135,7 +135,7 @@ class Clip:
 
 
 def measure_frames(video, n_frames, photo, analyzer):
-    """Stream the video once: Clip."""
+    """Stream the video once: Measured."""
     rows, ssim, early, late, missing = [], [], [], [], 0
     first = range(round((DRIFT_FROM - 0.5) * FPS), round((DRIFT_FROM + 0.5) * FPS))
     start = min(round((DRIFT_TO - 0.5) * FPS), n_frames - FPS)
@@ -162,11 +162,11 @@ def measure_frames(video, n_frames, photo, analyzer):
     table = np.array([rows[i] for i in seen])
     table = np.stack([np.interp(np.arange(len(rows)), seen, column) for column in table.T], 1)
     corners = table[:, 4:].reshape(-1, 4, 2)
-    return Clip(missing, table[:, 0], corners, *table[:, 1:4].T, np.array(ssim), np.array(early), np.array(late))
+    return Measured(missing, table[:, 0], corners, *table[:, 1:4].T, np.array(ssim), np.array(early), np.array(late))
 
 
 def _measure_face(grey, points, photo):
-    """Opening, head, eyes, mouth sharpness, then the eye corners x, y: see Clip."""
+    """Opening, head, eyes, mouth sharpness, then the eye corners x, y: see Measured."""
     motion = mesh.rigid_motion(photo.points, points)
     eyes = []
     for view, still in zip(photo.eyes, photo.open_eyes):

@@ -9,8 +9,8 @@ from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.evaluate.figures import figure
 from sonic_ms.media.audio import FPS
 from sonic_ms.media.lag import MAX_LAG, lag_scores
-from sonic_ms.train.edge.articulation import BILABIALS, OPEN_VOWELS
 
+BILABIALS, OPEN_VOWELS = frozenset("pbm"), frozenset("ɑaæ")  # IPA
 CLOSED_AT_MOST = 0.022  # of the face height: the widest reading seen on closed lips
 LEAST_WIDE = 0.01  # 90th percentile below which the mouth does not open, and being closed is no merit
 NEAR_LAG = 2  # frames within which the correlation has to be found

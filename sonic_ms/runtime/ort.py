@@ -10,14 +10,8 @@ class OnnxEngine:
     """Engine over the ONNX files of a bundle. Raises EngineError when onnxruntime is missing or refuses a graph."""
 
     def __init__(self, bundle):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError(
-                f"onnxruntime cannot be imported ({error}); install it: pip install onnxruntime"
-            ) from error
-        self._runtime, self._bundle, self._sessions = onnxruntime, bundle, {}
-        available = onnxruntime.get_available_providers()
+        self._runtime, self._bundle, self._sessions = import_onnxruntime(), bundle, {}
+        available = self._runtime.get_available_providers()
         self.providers = [name for name in PROVIDERS if name in available]
 
     def prepare(self, unit):
@@ -25,12 +19,7 @@ class OnnxEngine:
 
     def _session(self, unit):
         if unit not in self._sessions:
-            path = self._bundle.path(unit, "onnx")
-            try:
-                session = open_session(path, self.providers)
-            except Exception as error:  # its exceptions share no base class of their own
-                raise EngineError(f"onnxruntime refuses {path}: {' '.join(str(error).split())}") from error
-            self._sessions[unit] = session
+            self._sessions[unit] = open_session(self._bundle.path(unit, "onnx"), self.providers)
         return self._sessions[unit]
 
     def run(self, unit, inputs):
@@ -39,10 +28,7 @@ class OnnxEngine:
         arrays = check_inputs(spec, inputs)
         names = [tensor.name for tensor in spec.outputs]
         feed = {tensor.name: array for tensor, array in zip(spec.inputs, arrays)}
-        try:
-            return dict(zip(names, session.run(names, feed)))
-        except Exception as error:
-            raise EngineError(f"onnxruntime fails on unit {unit}: {' '.join(str(error).split())}") from error
+        return dict(zip(names, run_session(session, names, feed, f"unit {unit}")))
 
     def info(self):
         return {
@@ -56,10 +42,37 @@ class OnnxEngine:
         self._sessions = {}
 
 
-def open_session(path, providers):
-    """The onnxruntime session of an ONNX file."""
-    import onnxruntime
+def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimise=True):
+    """The onnxruntime session of an ONNX file, or of its bytes.
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    severity: least of onnxruntime's own messages that is printed, 3 errors, 4 none but fatal ones. optimise: False runs
+    the graph as it is written. Raises EngineError when onnxruntime is missing or refuses the graph.
+    """
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = severity
+    if not optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    name = "the graph" if isinstance(graph, bytes) else graph
+    try:
+        source = graph if isinstance(graph, bytes) else str(graph)
+        return runtime.InferenceSession(source, options, providers=list(providers))
+    except Exception as error:  # its exceptions share no base class of their own
+        raise EngineError(f"onnxruntime refuses {name}: {' '.join(str(error).split())}") from error
+
+
+def run_session(session, names, feed, what):
+    """Outputs `names` of a session, in their order. Raises EngineError that says on what it failed."""
+    try:
+        return session.run(names, feed)
+    except Exception as error:
+        raise EngineError(f"onnxruntime fails on {what}: {' '.join(str(error).split())}") from error
+
+
+def import_onnxruntime():
+    """The module; EngineError that says how to install it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"onnxruntime cannot be imported ({error}); install it: pip install onnxruntime") from error
+    return onnxruntime

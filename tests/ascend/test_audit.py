@@ -8,9 +8,10 @@ from onnx import TensorProto, save_model
 
 from sonic_ms.ascend import audit as audit_module
 from sonic_ms.ascend.atc import atc_plan
-from sonic_ms.ascend.audit import OUTPUT_ERROR, audit_bundle, audit_graph, format_audit, relative_error, write_audit
+from sonic_ms.ascend.audit import OUTPUT_ERROR, audit_bundle, audit_graph, format_audit, write_audit
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.unit import relative_error
 from tests.support.ascend_toys import conv_model, model, node, write_bundle
 
 

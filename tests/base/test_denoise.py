@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sonic_ms.base.configs import UNetConfig
-from sonic_ms.base.denoise import Clip, Contexts, DenoiseSettings, denoise, windows
+from sonic_ms.base.denoise import Conditions, Contexts, DenoiseSettings, denoise, windows
 from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.errors import UsageError
 
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 
 def a_clip(count, silence=1):
-    return Clip(
+    return Conditions(
         image_latents=RNG.standard_normal((4, H, W), np.float32),
         buckets=RNG.uniform(10, 40, (count, 2)),
         mask=np.ones((32, 48), np.float32),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sonic_ms.base.fetch import REPOSITORIES
-from sonic_ms.base.generator import BaseOptions
+from sonic_ms.base.options import BaseOptions
 
 ROOT = Path(__file__).parents[2]
 

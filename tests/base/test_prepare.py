@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from transformers import CLIPImageProcessor
 
-from sonic_ms.base.prepare import clip_tensor, face_mask, image_tensor, output_size, prepare_portrait, process_bbox
+from sonic_ms.base.prepare import clip_tensor, face_mask, image_tensor, output_size, prepare_picture, process_bbox
 from sonic_ms.errors import FaceError
 
 
@@ -56,12 +57,20 @@ def test_image_tensor_spans_minus_one_to_one():
 @pytest.mark.parametrize("keep", [False, True])
 def test_portrait_of_a_photo_that_is_not_square(hopper, crop, keep):
     height, width = hopper.shape[:2]
-    portrait = prepare_portrait(hopper, (150, 100, 350, 350), 128, crop, 0.5, keep)
+    portrait = prepare_picture(hopper, (150, 100, 350, 350), 128, crop, 0.5, keep)
     side = 128
     assert portrait.image.shape[:2] == portrait.mask.shape
     assert portrait.image.shape[0] % 64 == 0 and min(portrait.image.shape[:2]) == side
     assert 0.05 < portrait.mask.mean() < 0.6
     if not crop:
-        assert portrait.size == ((width // 2 * 2, height // 2 * 2) if keep else portrait.image.shape[1::-1])
+        assert portrait.box is None
+        assert portrait.frame.shape[1::-1] == (
+            (width // 2 * 2, height // 2 * 2) if keep else portrait.image.shape[1::-1]
+        )
     else:
         assert portrait.image.shape == (side, side, 3)
+        assert portrait.frame.shape[:2] == ((height // 2 * 2, width // 2 * 2) if keep else (150, 128))
+        x, y, length = portrait.box
+        inside = portrait.frame[y : y + length, x : x + length]
+        small = np.asarray(Image.fromarray(inside).resize((side, side)), float)
+        assert np.abs(small - portrait.image).mean() < 6  # the same part of the photo

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from sonic_ms.base import winograd
 from sonic_ms.base.check import PUBLISHED, units
-from sonic_ms.deploy.export import relative_error
-from sonic_ms.deploy.samples import sample_inputs
+from sonic_ms.base.graphs import sample_inputs
 from sonic_ms.nn.portable import FrameConv, conv2d
+from sonic_ms.runtime.unit import relative_error
 from tests.support.cells import load, normal, run
 
 

@@ -5,10 +5,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.data.synthetic import delayed, talking_clip
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.audio import load_audio
 from sonic_ms.media.ffmpeg import ffmpeg_exe
+from tests.support.talking_clip import delayed, talking_clip
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from sonic_ms.data.build import build
 from sonic_ms.data.config import DataConfig
 from sonic_ms.data.decode import frames_of
 from sonic_ms.data.index import Index
-from sonic_ms.data.shards import Shards, page_size, pictures, read_rows, unpack, write_shard
+from sonic_ms.data.samples import Shards
+from sonic_ms.data.shards import page_size, pictures, read_rows, unpack, write_shard
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.files.digest import sha256_of
 

@@ -14,23 +14,27 @@ def toys(tmp_path_factory):
 @pytest.fixture(scope="session")
 def edge_bundle(tmp_path_factory):
     """Bundle of sonic-edge for squares of 256 and 512 pixels."""
-    from sonic_ms.deploy.export import export_model
+    from sonic_ms.deploy.export import FORMATS, export
+    from sonic_ms.pipeline import unit_table
 
-    return export_model("sonic-edge", tmp_path_factory.mktemp("edge") / "bundle", gears=("256", "512"))
+    return export(
+        unit_table("sonic-edge", gears=("256", "512")), tmp_path_factory.mktemp("edge") / "bundle", FORMATS, "fp32"
+    )
 
 
 @pytest.fixture(scope="session")
 def base_bundle(tmp_path_factory):
     """Bundle of sonic-base with tiny random networks, by way of a checkpoint and the real converter. 64x64 pixels, two
     frames a chunk of the decoder."""
-    from sonic_ms.deploy.export import export_model
+    from sonic_ms.cli import main
+    from sonic_ms.deploy.export import FORMATS, export
+    from sonic_ms.pipeline import unit_table
     from tests.support import tiny_checkpoint as make_tiny_checkpoint
-    from tools import pt2ms_weights
 
     root = tmp_path_factory.mktemp("base")
     make_tiny_checkpoint.write_tree(root / "tree")
-    assert pt2ms_weights.main(["--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
-    return export_model(str(root / "model"), root / "bundle", gears=("64x64",), chunk=2)
+    assert main(["convert", "--src", str(root / "tree"), "--dst", str(root / "model")]) == 0
+    return export(unit_table(root / "model", gears=("64x64",), chunk=2), root / "bundle", FORMATS, "fp32")
 
 
 class Open:
@@ -49,7 +53,7 @@ class Open:
 @pytest.fixture(scope="session")
 def base_engine(base_bundle):
     """Function (name, bundle) -> engine on base_bundle, opened once: graphs are compiled or converted once."""
-    from sonic_ms.runtime.engine import open_engine
+    from sonic_ms.runtime.choose import open_engine
 
     engines = {}
 

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.cli import main
 from sonic_ms.deploy.verify import verify
+from sonic_ms.edge.graphs import sample_inputs
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.video import read_video
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
@@ -15,7 +17,7 @@ OPTIONS += ["--min-resolution", str(SIDE)]
 
 
 def test_all_units_agree(edge_bundle):
-    rows = verify(edge_bundle, ["onnxruntime", "lite"])
+    rows = verify(edge_bundle, ["onnxruntime", "lite"], sample_inputs)
     assert [(row["engine"], row["output"]) for row in rows] == [
         *(("onnxruntime", "curves"), ("onnxruntime", "frames"), ("onnxruntime", "frames")),
         *(("lite", "curves"), ("lite", "frames"), ("lite", "frames")),

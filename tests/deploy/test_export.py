@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from sonic_ms.deploy.samples import sample_inputs
 
+from sonic_ms.base import graphs
 from sonic_ms.deploy import export as export_module
 from sonic_ms.deploy import onnx_fixes
 from sonic_ms.errors import OutputError, UsageError
-from sonic_ms.runtime.engine import open_engine
+from sonic_ms.pipeline import unit_table
+from sonic_ms.runtime.choose import open_engine
+from sonic_ms.runtime.unit import normal_inputs
 from tests.support.deploy_toys import export_toys, toy_units
 
 
 def test_files_compute_what_the_cells_compute(toys):
     for name, unit in toy_units().items():
-        inputs = sample_inputs(unit)
+        inputs = normal_inputs(unit)
         expected = unit.build()(*[as_tensor(array) for array in inputs.values()])
         expected = expected if isinstance(expected, tuple) else (expected,)
         for engine in ("mindspore", "onnxruntime"):
@@ -97,7 +99,7 @@ def test_large_weights_go_beside_the_onnx_file(tmp_path, monkeypatch):
     assert [part["path"] for part in entry["data"]] == ["onnx/padded.data"]
     unit = bundle.units["padded"]
     found = [
-        open_engine(name, bundle).run("padded", sample_inputs(unit))["map"] for name in ("onnxruntime", "mindspore")
+        open_engine(name, bundle).run("padded", normal_inputs(unit))["map"] for name in ("onnxruntime", "mindspore")
     ]
     np.testing.assert_allclose(*found, atol=1e-5)
 
@@ -116,7 +118,7 @@ def test_half_precision(tmp_path):
     bundle = export_toys(tmp_path / "bundle", "fp16")
     model = onnx.load(bundle.path("padded", "onnx"))
     assert {value.type.tensor_type.elem_type for value in model.graph.input} == {onnx.TensorProto.FLOAT16}
-    found = open_engine("onnxruntime", bundle).run("padded", sample_inputs(bundle.units["padded"]))["map"]
+    found = open_engine("onnxruntime", bundle).run("padded", normal_inputs(bundle.units["padded"]))["map"]
     assert found.dtype == np.float16
 
 
@@ -167,20 +169,20 @@ def test_an_opset_that_atc_does_not_read():
 
 
 @pytest.mark.parametrize(("gears", "message"), [(("300",), "sonic-edge has 256"), (("wide",), "sonic-edge has")])
-def test_gears_of_edge(tmp_path, gears, message):
+def test_gears_of_edge(gears, message):
     with pytest.raises(UsageError, match=message):
-        export_module.export_model("sonic-edge", tmp_path / "b", gears=gears)
+        unit_table("sonic-edge", gears=gears)
 
 
 @pytest.mark.parametrize("gears", [("512",), ("512x500",), ("512x512", "64x64")])
 def test_gears_of_base(gears):
     with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
-        export_module._size(gears)
+        graphs._size(gears)
 
 
-def test_frames_of_a_chunk(tmp_path):
-    with pytest.raises(UsageError, match="only sonic-base"):
-        export_module.export_model("sonic-edge", tmp_path / "b", chunk=4)
+def test_frames_of_a_chunk():
+    with pytest.raises(UsageError, match="does not decode in chunks"):
+        unit_table("sonic-edge", chunk=4)
 
 
 def test_onnx_may_be_imported_before_mindspore(tmp_path):

@@ -9,7 +9,8 @@ from sonic_ms.cli import main
 from sonic_ms.deploy import verify as verify_module
 from sonic_ms.deploy.verify import format_rows, verify
 from sonic_ms.errors import EngineError
-from sonic_ms.runtime.engine import check_engine, open_engine
+from sonic_ms.runtime.choose import check_engine, open_engine
+from sonic_ms.runtime.unit import normal_inputs
 
 
 class Altered:
@@ -29,7 +30,7 @@ class Altered:
 
 
 def test_engines_that_agree(toys):
-    rows = verify(toys, ["mindspore", "onnxruntime"])
+    rows = verify(toys, ["mindspore", "onnxruntime"], normal_inputs)
     assert {(row["unit"], row["engine"], row["output"]) for row in rows} == {
         (unit, engine, output)
         for engine in ("mindspore", "onnxruntime")
@@ -42,7 +43,7 @@ def test_an_engine_that_does_not(toys):
     def altered(name, bundle):
         return Altered(bundle) if name == "onnxruntime" else open_engine(name, bundle)
 
-    rows = verify(toys, ["onnxruntime"], open_engine=altered)
+    rows = verify(toys, ["onnxruntime"], normal_inputs, open_engine=altered)
     assert [(row["unit"], row["passed"]) for row in rows] == [("padded", False), ("stacked", False)]
     assert rows[0]["relative_l2"] == pytest.approx(1e-4, rel=0.01)
     assert "out of order" in format_rows(rows) and format_rows(rows).count("**FAIL**") == 2

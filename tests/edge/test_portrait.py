@@ -1,30 +1,30 @@
 import numpy as np
 import pytest
 
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import EDGE_SIDES as SIDES
 from sonic_ms.edge.portrait import Paster, moving_square, prepare_portrait
 from sonic_ms.face import choose, mesh
-from sonic_ms.files.config import GenerateOptions
 
 
 @pytest.fixture(scope="module")
 def hopper_landmarks(hopper, analyzer):
-    return choose.choose_face(hopper, analyzer=analyzer)[0]
+    return choose.find_mesh(hopper, analyzer)[0]
 
 
 def test_frame_has_the_asked_short_side_and_even_sides(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(min_resolution=300))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(min_resolution=300))
     assert min(scene.frame.shape[:2]) == 300
     assert all(side % 2 == 0 for side in scene.frame.shape[:2])
 
 
 def test_keep_resolution_keeps_it(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(keep_resolution=True))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(keep_resolution=True))
     assert scene.frame.shape == (hopper.shape[0] // 2 * 2, hopper.shape[1] // 2 * 2, 3)
 
 
 def test_rig_follows_the_resize(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(min_resolution=1024))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(min_resolution=1024))
     x, y, length = scene.box
     corners = hopper_landmarks.points[[mesh.RIGHT_MOUTH_CORNER, mesh.LEFT_MOUTH_CORNER], :2].mean(0)
     scale = 1024 / min(hopper.shape[:2])
@@ -40,14 +40,14 @@ def test_square_is_large_enough_and_of_a_known_side(hopper_landmarks):
 
 
 def test_pasting_the_untouched_square_gives_the_frame_back(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(expand_ratio=1.5))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(expand_ratio=1.5))
     x, y, _length = scene.box
     assert x < 0 or y < 0  # the square reaches outside the photo
     np.testing.assert_array_equal(Paster(scene).paste(scene.crop), scene.frame)
 
 
 def test_only_the_square_changes(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(expand_ratio=0.0, min_resolution=400))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(expand_ratio=0.0, min_resolution=400))
     pasted = Paster(scene).paste(np.zeros_like(scene.crop))
     x, y, length = scene.box
     changed = np.any(pasted != scene.frame, axis=2)
@@ -57,7 +57,7 @@ def test_only_the_square_changes(hopper, hopper_landmarks):
 
 
 def test_a_head_larger_than_the_largest_graph_fades_in_softly(hopper, hopper_landmarks):
-    scene = prepare_portrait(hopper, hopper_landmarks, GenerateOptions(min_resolution=3000))
+    scene = prepare_portrait(hopper, hopper_landmarks, EdgeOptions(min_resolution=3000))
     assert scene.box[2] > SIDES[-1] == scene.crop.shape[0]
     brighter = np.clip(scene.crop.astype(int) + 40, 0, 255).astype(np.uint8)
     pasted = Paster(scene).paste(brighter).astype(int)
@@ -69,7 +69,7 @@ def test_a_head_larger_than_the_largest_graph_fades_in_softly(hopper, hopper_lan
 
 def test_light_on_the_mouth_follows_the_photo(hopper, hopper_landmarks):
     lit, dim = (
-        prepare_portrait(photo, hopper_landmarks, GenerateOptions()).rig.light.mean()
+        prepare_portrait(photo, hopper_landmarks, EdgeOptions()).rig.light.mean()
         for photo in (hopper, (hopper * 0.4).astype(np.uint8))
     )
     assert dim < 0.75 * lit

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sonic_ms.edge.curves import JAW, OPEN
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.postprocess import (
     correct_lag,
     follow_loudness,
@@ -12,7 +13,6 @@ from sonic_ms.edge.postprocess import (
     shift_curves,
     smooth_curves,
 )
-from sonic_ms.files.config import GenerateOptions
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_loud_syllables_open_wider_and_closures_stay():
 
 def test_align_offset_is_in_seconds_and_later_when_positive(speech):
     curves, envelope = speech
-    options = GenerateOptions(align_offset=0.2, lip_sync_correction=False, smooth_motion=False)
+    options = EdgeOptions(align_offset=0.2, lip_sync_correction=False, smooth_motion=False)
     moved, _ = post_process(curves, np.ones(200, bool), envelope, options)
     assert measure_lag(moved, envelope)[0] == pytest.approx(5, abs=0.3)
 
@@ -96,7 +96,7 @@ def test_the_users_offset_is_in_seconds_and_positive_is_later(speech):
     curves, envelope = speech
     voiced = np.ones(len(curves), bool)
     plain, later = (
-        post_process(curves, voiced, envelope, GenerateOptions(align_offset=offset, smooth_motion=False))[0]
+        post_process(curves, voiced, envelope, EdgeOptions(align_offset=offset, smooth_motion=False))[0]
         for offset in (0.0, 0.4)
     )
     np.testing.assert_allclose(later[10:], plain[:-10], atol=1e-6)  # 0.4 s are 10 frames

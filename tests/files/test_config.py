@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from sonic_ms.errors import InputMissingError, UsageError
-from sonic_ms.files.config import GenerateOptions, from_dict, read_yaml
+from sonic_ms.files.config import from_dict, read_yaml
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,6 @@ def test_nested_values_are_built():
 def test_mistakes_are_named(values, message):
     with pytest.raises(UsageError, match=message):
         from_dict(Outer, values, "here")
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"duration": -1}, "duration is -1.0"),
-        ({"min_resolution": 8}, "64 to 4096"),
-        ({"dynamic_scale": 9}, "0 to 3"),
-        ({"face": "biggest"}, "'largest' or an index"),
-        ({"align_offset": 5}, "-2 to 2 seconds"),
-        ({"seed": -1}, "seed is -1"),
-    ],
-)
-def test_options_out_of_range_are_refused(values, message):
-    with pytest.raises(UsageError, match=message):
-        from_dict(GenerateOptions, values, "options")
-
-
-def test_options_take_what_a_command_line_gives():
-    options = from_dict(GenerateOptions, {"face": 1, "face_box": (1, 2, 3, 4), "duration": 2}, "options")
-    assert (options.face, options.face_box, options.duration) == ("1", (1.0, 2.0, 3.0, 4.0), 2.0)
 
 
 def test_yaml_files(tmp_path):

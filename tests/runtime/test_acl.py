@@ -9,7 +9,7 @@ import pytest
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.ascendcl import AclEngine
-from sonic_ms.runtime.engine import open_engine
+from sonic_ms.runtime.choose import open_engine
 from sonic_ms.runtime.unit import Tensor, Unit
 from tests.support.acl_double import FREEING, ON_BOARD, AclDouble, ProtocolError
 

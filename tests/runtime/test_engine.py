@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sonic_ms.errors import EngineError
-from sonic_ms.runtime.engine import check_engine, open_engine
+from sonic_ms.runtime.choose import check_engine, open_engine
 from sonic_ms.runtime.unit import Tensor, Unit
 
 UNIT = Unit(

@@ -13,7 +13,7 @@ from mindspore import nn, ops
 
 from sonic_ms.base.unet import FeedForward
 from sonic_ms.nn.attention import Attention
-from sonic_ms.train.base.finetune import recompute
+from sonic_ms.train.base.trained import recompute
 
 HEADS, BLOCK, WIDE = (8, 2, 1024, 32), 1 << 20, (16384, 64)
 

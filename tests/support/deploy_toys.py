@@ -3,7 +3,7 @@
 import numpy as np
 
 from sonic_ms.media.video import read_video
-from sonic_ms.runtime.unit import Tensor, Unit
+from sonic_ms.runtime.unit import Tensor, Unit, UnitTable, normal_inputs
 
 # Runs the command line in a Python that cannot import MindSpore.
 WITHOUT_MINDSPORE = """
@@ -73,4 +73,5 @@ def export_toys(out, precision="fp32", units=None):
     from sonic_ms.deploy.export import FORMATS, export
 
     units = units or toy_units(precision)
-    return export("sonic-edge", units, out, FORMATS, precision, {"sides": [256]}, {}, "0" * 64, lambda line: None)
+    table = UnitTable("sonic-edge", units, normal_inputs, {"sides": [256]}, {}, "0" * 64, "Apache-2.0")
+    return export(table, out, FORMATS, precision, lambda line: None)

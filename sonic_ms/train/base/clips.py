@@ -10,7 +10,7 @@ import numpy as np
 
 from sonic_ms.base.encode import BUCKET_LEAD, TOKEN_LEAD, frame_windows
 from sonic_ms.errors import UsageError
-from sonic_ms.train.base.diffusion import FPS, draw, network_inputs, stack
+from sonic_ms.train.base.diffusion import GENERATED_FPS, draw, network_inputs, stack
 
 NEEDED = ("latents", "image_latents", "clip_embedding", "whisper_states", "mask", "buckets", "fps")
 NEEDED_FOR_SYNC = ("audio", "box")
@@ -18,7 +18,7 @@ NEEDED_FOR_SYNC = ("audio", "box")
 
 def cut(sample, first, frames, token_config, bucket_config):
     """`frames` frames of a sample at 12.5 a second, from number `first` on, with the Whisper states around each."""
-    step = round(float(sample["fps"]) / FPS)
+    step = round(float(sample["fps"]) / GENERATED_FPS)
     latents = np.asarray(sample["latents"])[::step][first : first + frames]
     states = np.asarray(sample["whisper_states"], np.float32)
     end = first + frames
@@ -42,10 +42,10 @@ def length(sample, needed=NEEDED):
     missing = [name for name in needed if name not in sample]
     if missing:
         raise UsageError(f"a training sample lacks {', '.join(missing)}; build the data with latents and audio states")
-    return -(-len(sample["latents"]) // round(float(sample["fps"]) / FPS))
+    return -(-len(sample["latents"]) // round(float(sample["fps"]) / GENERATED_FPS))
 
 
-class Batches:
+class ClipBatches:
     """make_batch of the trainer: random clips of `samples`, a sequence of dicts, with their noise."""
 
     def __init__(self, samples, frames, configs, scaling, noise, sync=None):

@@ -15,7 +15,7 @@ from sonic_ms.base.encode import BUCKET_OFFSET, BUCKET_SCALE
 from sonic_ms.files.config import require
 from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
 
-FPS = 12.5  # of the frames the UNet makes
+GENERATED_FPS = 12.5  # of the frames the UNet makes
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def network_inputs(config, scaling, clips, drawn, noise_config):
     image = clips["image_latents"] * drawn.keep_image.reshape(b, 1, 1, 1)
     image = np.repeat(image[:, None], t, 1)
     buckets = clips["buckets"] * drawn.bucket_factor[:, None]
-    ids = np.concatenate([np.full((b, 1), FPS), buckets], axis=1)
+    ids = np.concatenate([np.full((b, 1), GENERATED_FPS), buckets], axis=1)
     time, added = time_sinusoids(config, 0.25 * np.log(drawn.sigma), ids)
     masks = np.concatenate([mask_tokens(config, mask, height, width) for mask in clips["mask"]])  # (b, tokens, 1)
     tokens = height * width  # the largest scale comes first

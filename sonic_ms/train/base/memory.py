@@ -26,7 +26,7 @@ DEVICES = {"910A 32 GB": 32 * GB, "910B 64 GB": 64 * GB}
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes on one device. gradients: of one batch. optimizer: totals, moments, masters, average."""
 
     weights: float
@@ -55,7 +55,7 @@ def unbuilt_loss(configs, config):
 
     from sonic_ms.base.cells import CELLS
     from sonic_ms.base.vae import Decoder
-    from sonic_ms.train.base.finetune import TRAINED, build_loss
+    from sonic_ms.train.base.trained import TRAINED, build_loss
     from sonic_ms.train.syncnet.loss import SyncTerm
     from sonic_ms.train.syncnet.network import SyncNet, SyncNetConfig
 
@@ -74,7 +74,7 @@ def plan(unet, shapes, config, height, width, devices=1, window=None):
     loop, width_of = config.loop, NARROW_BYTES[config.loop.precision]
     sizes = [(int(np.prod(shape)), parts_of(shape, devices, loop.shard_optimizer), move) for shape, move in shapes]
     states = 3 + (loop.precision != "fp32") + (loop.average > 0)  # totals, two moments, masters, average
-    return Plan(
+    return MemoryPlan(
         weights=width_of * sum(size for size, _, _ in sizes),
         gradients=width_of * sum(size for size, _, trained in sizes if trained),
         optimizer=4 * states * sum(size / parts for size, parts, trained in sizes if trained),
@@ -83,7 +83,7 @@ def plan(unet, shapes, config, height, width, devices=1, window=None):
 
 
 def available(unet, config, height, width, window=None):
-    """Bytes that this machine has for a Plan. See plan."""
+    """Bytes that this machine has for a MemoryPlan. See plan."""
     import mindspore as ms
 
     if ms.get_context("device_target") == "Ascend":  # never run on one
@@ -94,7 +94,7 @@ def available(unet, config, height, width, window=None):
 
 
 def check_memory(unet, shapes, config, height, width, devices=1, free=None, window=None):
-    """ResourceError when a step cannot fit into `free` bytes, by default what there is; returns the Plan. See plan."""
+    """ResourceError when a step cannot fit into `free` bytes, by default what there is; returns the MemoryPlan."""
     needed = plan(unet, shapes, config, height, width, devices, window)
     free = available(unet, config, height, width, window) if free is None else free
     if needed.total > free:
@@ -121,7 +121,7 @@ def table(config, configs=None):
     configs: {network: config dataclass}, the published sizes by default.
     """
     from sonic_ms.base.check import PUBLISHED
-    from sonic_ms.train.base.finetune import freeze
+    from sonic_ms.train.base.trained import freeze
     from sonic_ms.train.syncnet.network import SyncNetConfig
 
     configs = configs or PUBLISHED

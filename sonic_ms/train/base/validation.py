@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sonic_ms.errors import FaceError, OutputError
 from sonic_ms.files.config import require
-from sonic_ms.train.base.diffusion import FPS
+from sonic_ms.train.base.diffusion import GENERATED_FPS
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ValidationConfig:
 
     def __post_init__(self):
         checks = (
-            ("duration", self.duration >= 1 / FPS, "at least one frame of 0.08 seconds"),
+            ("duration", self.duration >= 1 / GENERATED_FPS, "at least one frame of 0.08 seconds"),
             ("min_resolution", 64 <= self.min_resolution <= 2048, "64 to 2048 pixels"),
             ("inference_steps", 1 <= self.inference_steps <= 1000, "1 to 1000"),
             ("seed", self.seed >= 0, "0 or more"),

@@ -9,8 +9,8 @@ average of the targets weighted by dominance. Strong dominance (lips in p, b, m)
 import numpy as np
 
 from sonic_ms.edge.curves import CURVES
+from sonic_ms.media.audio import FPS
 
-FPS = 25
 _ORDER = ("jaw", "open", "width", "round", "upper", "lower", "corners", "tongue")
 assert _ORDER == CURVES
 
@@ -48,8 +48,6 @@ _SHAPES = {
 SHAPE_OF = {symbol: shape for symbols, shape in _SHAPES.items() for symbol in symbols}
 SILENCE = ((0, -0.04, 0, 0, 0, 0, 0, 0), 2.2, 45)
 
-BILABIALS = frozenset("pbm")
-OPEN_VOWELS = frozenset("ɑaæ")
 _TONGUE_INDEX = CURVES.index("tongue")
 
 

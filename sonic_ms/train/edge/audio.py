@@ -118,7 +118,7 @@ def views(rng, samples, curves):
 
 
 def store(path, pairs):
-    """Write pairs of `views` as the file that Windows reads; returns its path."""
+    """Write pairs of `views` as the file that SpeechWindows reads; returns its path."""
     mels, curves = zip(*pairs)
     lengths = np.array([len(curve) for curve in curves])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def _fit(mel, n):
     return np.pad(mel[:, :n], ((0, 0), (0, max(0, n - mel.shape[1]))), mode="edge")
 
 
-class Windows:
+class SpeechWindows:
     """Random (mel, curves, weight) windows out of the stored utterances."""
 
     def __init__(self, path):
@@ -201,7 +201,7 @@ def scores(encoder, espeak):
 def run(config, folder, resume=False):
     """Build the data if needed, train, and write folder/audio/{model.safetensors,config.json}. Returns the scores."""
     folder = Path(folder)
-    windows = Windows(build(config, folder))
+    windows = SpeechWindows(build(config, folder))
     ms.set_seed(config.loop.seed)
     encoder = AudioEncoder(AudioEncoderConfig())
     espeak = Espeak()

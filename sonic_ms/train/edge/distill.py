@@ -25,7 +25,7 @@ from sonic_ms.face import mesh
 from sonic_ms.files.config import require
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.media.audio import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count, load_audio
-from sonic_ms.train.edge.audio import CurveLoss, Windows, features, predict, store, views
+from sonic_ms.train.edge.audio import CurveLoss, SpeechWindows, features, predict, store, views
 from sonic_ms.train.edge.footage import MAX_FRAMES, aligned, is_turned, parameter_row, reference, still_points, track
 from sonic_ms.train.loop.trainer import LoopConfig, identity_of, train
 
@@ -85,7 +85,7 @@ def read_lesson(path, encoder):
 
 
 def build(lessons, config, folder):
-    """Write the first part of every lesson as folder/teacher.npz for Windows; returns its path."""
+    """Write the first part of every lesson as folder/teacher.npz for SpeechWindows; returns its path."""
     counts = [first_held_out(lesson, config) for lesson in lessons]
     if sum(counts) <= WINDOW:
         raise UsageError(
@@ -125,7 +125,7 @@ def run(config, folder, resume=False):
     architecture = load_config(AudioEncoderConfig, EDGE_FOLDER / "audio")
     encoder = load_weights(AudioEncoder(architecture).set_train(False), EDGE_FOLDER / "audio")
     lessons = [read_lesson(source.path, encoder) for source in find_sources([config.teacher])]
-    windows = Windows(build(lessons, config, folder))
+    windows = SpeechWindows(build(lessons, config, folder))
     before = {f"was_{name[5:]}": value for name, value in distance(encoder, lessons, config).items()}
     loss = CurveLoss(encoder, config.closure_weight, config.velocity_weight)
 

@@ -72,7 +72,7 @@ def track(path):
     return found
 
 
-def lip_gap(points):
+def parting(points):
     """Distance of the inner lips in half mouth widths; points (468, 2)."""
     corners = points[mesh.LEFT_MOUTH_CORNER] - points[mesh.RIGHT_MOUTH_CORNER]
     return 2 * np.linalg.norm(points[mesh.LOWER_LIP_MIDDLE] - points[mesh.UPPER_LIP_MIDDLE]) / np.linalg.norm(corners)
@@ -83,7 +83,7 @@ def portrait_cost(found):
     head mostly is."""
     seen = [i for i, one in enumerate(found) if one is not None]
     turns = np.array([mesh.pose(found[i].points)[:2] for i in seen])
-    gaps = np.array([lip_gap(found[i].points[:, :2]) for i in seen])
+    gaps = np.array([parting(found[i].points[:, :2]) for i in seen])
     usual = np.abs(turns - np.median(turns, axis=0)) / (12, 10)
     cost = np.maximum(gaps, 0.04) / 0.04 + np.abs(turns[:, 0]) / 15 + 2 * usual.sum(1)
     return dict(zip(seen, cost))
@@ -252,7 +252,7 @@ def select(found, still, still_turn):
     pixels to crop units, points (468, 2) in crop units)."""
     chosen = []
     for number, one in enumerate(found):
-        if one is None or lip_gap(one.points[:, :2]) < OPEN_GAP:
+        if one is None or parting(one.points[:, :2]) < OPEN_GAP:
             continue
         if is_turned(one, still_turn):
             continue

@@ -21,6 +21,7 @@ from sonic_ms.edge.units import EDGE_FOLDER, NAME
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.evaluate import evaluate
 from sonic_ms.files.model import write_model_file
+from sonic_ms.files.shipped import DEMO_AUDIO
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.media.audio import load_audio, voice_activity
 from sonic_ms.media.ffmpeg import read_header
@@ -86,7 +87,7 @@ def unfolded(painter, config):
     return stored
 
 
-class Batches:
+class PairBatches:
     """make_batch of the trainer: random pairs of each list in equal parts, a little lighter or darker, so that no one
     exposure is learned."""
 
@@ -158,7 +159,7 @@ def _tune(video, out, footage, steps, began):
     before, was = measure(painter, held_out), show(painter, held_out.features)
     learned = draw_details(training, painter)
     loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
-    train(ClipLoss(painter), Batches(learned, rehearsal), loop, out / "training")
+    train(ClipLoss(painter), PairBatches(learned, rehearsal), loop, out / "training")
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
     after = measure(painter, held_out)
@@ -213,7 +214,6 @@ def write_sheet(path, *rows):
 def measure_sync(folder, video, out):
     """{figure: value} of `sonic-ms evaluate` on a video of out/portrait.png by the model in `folder`, which speaks what
     the clip says, or the speech that comes with the package when the clip is silent."""
-    from sonic_ms.commands import DEMO_AUDIO
     from sonic_ms.media.video import save_video
     from sonic_ms.pipeline import load_model
 

@@ -102,8 +102,8 @@ def voiced_starts(voiced, span):
     return np.flatnonzero(np.lib.stride_tricks.sliding_window_view(voiced, span).mean(1) >= MIN_VOICE)
 
 
-class Windows:
-    """Windows of clips. frames: pictures of one, at 12.5 a second."""
+class MouthWindows:
+    """MouthWindows of clips. frames: pictures of one, at 12.5 a second."""
 
     def __init__(self, clips, frames, per_clip):
         self.frames, self.per_clip = frames, per_clip
@@ -226,8 +226,8 @@ def accuracy(network, windows, count=256):
 def run(config, folder, resume=False):
     """The recipe syncnet of `sonic-ms train`: train and write folder/syncnet. Returns the last row of the log."""
     frames, per_clip = config.network.frames, config.per_clip
-    windows = Windows(read_clips(config.shards), frames, per_clip)
-    held_out = Windows(read_clips(config.held_out), frames, per_clip)
+    windows = MouthWindows(read_clips(config.shards), frames, per_clip)
+    held_out = MouthWindows(read_clips(config.held_out), frames, per_clip)
     ms.set_seed(config.loop.seed)
     network = SyncNet(config.network)
     loss = PairLoss(network)

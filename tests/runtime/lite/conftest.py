@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sonic_ms.runtime import lite
-from sonic_ms.runtime.engine import open_engine
+from sonic_ms.runtime.choose import open_engine
 from tests.support.lite_graphs import HUGE, MIX, SLOW, TWICE
 
 CONV = {"strides": [1, 1], "dilations": [1, 1]}  # ONNX has defaults for them, Lite 2.0 has not

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sonic_ms.errors import EngineError, WeightsError
-from sonic_ms.runtime.engine import open_engine
+from sonic_ms.runtime.choose import open_engine
 from sonic_ms.runtime.unit import Tensor, Unit
 
 DOUBLE = Path(__file__).parents[2] / "support" / "lite_double"

@@ -15,6 +15,7 @@ from sonic_ms.errors import UsageError, WeightsError
 from sonic_ms.files.config import from_dict, read_yaml
 from sonic_ms.files.weights import load_config
 from sonic_ms.train.base import finetune as base
+from sonic_ms.train.base import trained
 from sonic_ms.train.base.diffusion import SonicLoss
 from sonic_ms.train.base.lora import LoRAConfig, add_lora, merge_lora
 
@@ -28,7 +29,7 @@ def settings(**changes):
 
 
 def small_loss():
-    cells = [CELLS[name](SMALL[name]) for name in base.TRAINED]
+    cells = [CELLS[name](SMALL[name]) for name in trained.TRAINED]
     return SonicLoss(SMALL["unet"], *cells, 2, 0.1), cells[0]
 
 
@@ -80,7 +81,7 @@ def test_what_each_part_trains():
     counts, names = {}, {}
     for part in ("audio", "temporal", "all"):
         loss, _ = small_loss()
-        counts[part] = base.freeze(loss, (part,))
+        counts[part] = trained.freeze(loss, (part,))
         names[part] = {parameter.name for parameter in loss.trainable_params()}
     assert names["audio"] and names["temporal"] and not names["audio"] & names["temporal"]
     assert all("audio" in name for name in names["audio"])
@@ -95,7 +96,7 @@ def test_adapters_alone_and_what_is_left_of_them():
     loss, unet = small_loss()
     before = {name: parameter.asnumpy().copy() for name, parameter in unet.parameters_and_names()}
     add_lora(unet, LoRAConfig(rank=2), seed=0)
-    base.freeze(loss, ("lora",))
+    trained.freeze(loss, ("lora",))
     trained = loss.trainable_params()
     assert trained and all(parameter.name.endswith(("lora_up", "lora_down")) for parameter in trained)
     for parameter in trained:
@@ -110,7 +111,7 @@ def test_adapters_alone_and_what_is_left_of_them():
 def test_no_adapters_to_train():
     loss, _ = small_loss()
     with pytest.raises(UsageError, match="nothing is trained"):
-        base.freeze(loss, ("lora",))
+        trained.freeze(loss, ("lora",))
 
 
 def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
@@ -124,7 +125,7 @@ def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "build_loss", lambda *_: loss)
     monkeypatch.setattr(base, "Validation", lambda *_: None)
     monkeypatch.setattr(base, "train", lambda *arguments: seen.append(arguments[6]))
-    for name in base.TRAINED:
+    for name in trained.TRAINED:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"some weights")
     samples = [{"latents": np.zeros((2, 4, 8, 8))}]
@@ -138,7 +139,7 @@ def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
     assert identity() == first
     assert identity(validation={"portrait": "a.png", "speech": "a.wav"}) == first
     assert identity(frames=2) != first
-    (tmp_path / base.TRAINED[-1] / "model.safetensors").write_bytes(b"some weightz")
+    (tmp_path / trained.TRAINED[-1] / "model.safetensors").write_bytes(b"some weightz")
     assert identity() != first
 
 

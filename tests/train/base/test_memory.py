@@ -41,7 +41,7 @@ def small_loss(config):
     from types import SimpleNamespace
 
     from sonic_ms.base.cells import CELLS
-    from sonic_ms.train.base.finetune import TRAINED, build_loss, set_training_precision
+    from sonic_ms.train.base.trained import TRAINED, build_loss, set_training_precision
 
     cells = {name: set_training_precision(CELLS[name](SMALL[name]), config.loop.precision) for name in TRAINED}
     return build_loss(SimpleNamespace(cells=cells, configs=SMALL), config)

@@ -6,7 +6,7 @@ import pytest
 from mindspore import nn
 
 from sonic_ms.base.unet import FeedForward, SelfAttention
-from sonic_ms.train.base.finetune import recompute
+from sonic_ms.train.base.trained import recompute
 from tests.support.backward_memory import Gradients, Layers
 
 FRAMES, TOKENS, CHANNELS = 3, 16, 32

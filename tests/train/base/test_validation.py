@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from sonic_ms import evaluate
-from sonic_ms.base import generator as base_pipeline
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.errors import FaceError, InputMissingError, UsageError
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.video import Video, probe
-from sonic_ms.train.base import validation
-from sonic_ms.train.base.validation import TrainingNetworks, Validation, ValidationConfig
+from sonic_ms.train.base.validation import Validation, ValidationConfig
 from sonic_ms.train.loop.trainer import train
 from tests.support.tiny_run import CONFIG, Loss, batch
 
@@ -24,24 +22,28 @@ def asked(monkeypatch):
     """(config, list of the options of every video that was asked for)."""
     options = []
 
-    class Model:
+    class Detector:
         def __init__(self, networks):
-            self.networks = networks
+            pass
 
-        def find_face(self, photo, settings):
-            if settings.face_box is None:
-                raise FaceError("no face found")
-            x, y, width, height = settings.face_box
-            return x, y, x + width, y + height
+        def detect(self, rgb):
+            return []
+
+    class Model:
+        def __init__(self, generator):
+            self.networks = generator.networks
 
         def generate(self, image, audio, **given):
-            options.append({"image": image, "samples": len(audio), "unet": self.networks.cell("unet"), **given})
+            options.append({"image": image, "samples": len(audio), "unet": self.networks.trained["unet"], **given})
             frame = np.full((64, 64, 3), 99, np.uint8)
             return Video(lambda: iter([frame] * 12), (64, 64), 12, audio, None, 25.0)
 
-    monkeypatch.setattr(base_pipeline, "BaseModel", Model)
-    monkeypatch.setattr(validation, "CellNetworks", lambda *_, **__: None)
-    monkeypatch.setattr(TrainingNetworks, "__init__", lambda self, folder, trained: setattr(self, "trained", trained))
+    def open_folder(folder, keep, trained=None):
+        return SimpleNamespace(trained=trained)
+
+    monkeypatch.setattr("sonic_ms.pipeline.TalkingModel", Model)
+    monkeypatch.setattr("sonic_ms.base.detect.YoloDetector", Detector)
+    monkeypatch.setattr("sonic_ms.base.networks.open_folder", open_folder)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"sync": {"value": 0.5}, "blinks": {"value": None}})
     return ValidationConfig(str(DEMO_IMAGE), str(DEMO_AUDIO), 0.48, 64, 3, face_box=(1.0, 2.0, 30.0, 40.0)), options
 

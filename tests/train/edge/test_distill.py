@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
-from sonic_ms.data.synthetic import talking_clip
+from sonic_ms.cli import main
 from sonic_ms.edge.curves import JAW, LOWER, OPEN, ROUND, TONGUE, UPPER, WIDTH
-from sonic_ms.edge.generator import EdgeModel
+from sonic_ms.edge.generator import EdgeGenerator, open_folder
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import prepare_portrait
 from sonic_ms.edge.rig import frame_parameters, seen_curves
 from sonic_ms.errors import UsageError
 from sonic_ms.face import choose
-from sonic_ms.files.config import GenerateOptions, from_dict, read_yaml
+from sonic_ms.face.detect import FaceAnalyzer
+from sonic_ms.files.config import from_dict, read_yaml
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.audio import load_audio
 from sonic_ms.media.video import VideoWriter
 from sonic_ms.pipeline import TalkingModel
@@ -22,25 +24,29 @@ from sonic_ms.train.edge.audio import speak
 from sonic_ms.train.edge.distill import EdgeDistillConfig
 from sonic_ms.train.edge.speech import Espeak
 from sonic_ms.train.loop.trainer import LoopConfig
+from tests.support.talking_clip import talking_clip
 
 RECIPE = Path(__file__).resolve().parents[3] / "configs" / "edge_distill.yaml"
 LATER, FURTHER = 5, 1.6
 LOOP = LoopConfig(200, 8, 1e-3, warmup=10, log_every=30, save_every=1000, validate_every=1000, seed=1)
 
 
-class Teacher(EdgeModel):
+class Teacher(EdgeGenerator):
     """sonic-edge, FURTHER open and LATER."""
 
-    def render(self, portrait, curves, pose):
+    def frames(self, scene, samples, options, progress):
+        squares = super().frames(scene, samples, options, progress)
+        curves = squares.curves
         curves = np.concatenate([curves[:1].repeat(LATER, 0), curves[:-LATER]])
         curves[:, [JAW, OPEN]] = np.minimum(FURTHER * curves[:, [JAW, OPEN]], 1.2)
-        return super().render(portrait, curves, pose)
+        squares.curves = curves
+        return squares
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """Folder of a teacher's videos, 256x256 pixels: a recording, and a synthetic voice."""
-    folder, model = tmp_path_factory.mktemp("teacher"), TalkingModel(Teacher())
+    folder, model = tmp_path_factory.mktemp("teacher"), TalkingModel(Teacher(open_folder().engine))
     rng, espeak = np.random.default_rng(3), Espeak()
     spoken = np.concatenate([speak(rng, espeak, 0.0).samples for _ in range(3)])
     for name, samples in (("recording", load_audio(str(DEMO_AUDIO))), ("voice", spoken[: 10 * 16000])):
@@ -65,7 +71,9 @@ def test_the_student_opens_later(run):
     """By about as many frames as its teacher."""
     out, _ = run
     samples = load_audio(str(DEMO_AUDIO))
-    before, after = (EdgeModel(folder).articulate(samples)[:, OPEN] for folder in (distill.EDGE_FOLDER, out / "model"))
+    before, after = (
+        open_folder(folder).articulate(samples)[:, OPEN] for folder in (distill.EDGE_FOLDER, out / "model")
+    )
     lags = [np.corrcoef(before[20:-20], np.roll(after, -shift)[20:-20])[0, 1] for shift in range(12)]
     assert abs(int(np.argmax(lags)) - LATER) <= 1
 
@@ -80,7 +88,7 @@ def test_curves_that_a_row_of_parameters_shows(hopper, astronaut):
     """The inverse of what the renderer does with them; what can't be seen stays as it was."""
     rng = np.random.default_rng(0)
     for photo in (hopper, astronaut):
-        rig = prepare_portrait(photo, choose.choose_face(photo)[0], GenerateOptions()).rig
+        rig = prepare_portrait(photo, choose.find_mesh(photo, FaceAnalyzer())[0], EdgeOptions()).rig
         curves = rng.uniform(0.02, 1, (20, 8)) * np.where(np.arange(8) == WIDTH, rng.choice([-1, 1], (20, 1)), 1)
         curves[:, [UPPER, LOWER]] = 0
         other = rng.uniform(0, 1, (20, 8))

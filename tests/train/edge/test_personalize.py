@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.data.synthetic import talking_clip
 from sonic_ms.edge.idle import SWAY
+from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import prepare_portrait
 from sonic_ms.edge.renderer import FEATURES, Painter, PainterConfig, fold_norms
 from sonic_ms.edge.rig import LOWER_TEETH, N_PARAMETERS, OFFSETS, POSE, TERMS, frame_parameters
 from sonic_ms.edge.units import EDGE_FOLDER
 from sonic_ms.errors import FaceError, OutputError, UsageError
 from sonic_ms.face import choose, mesh
-from sonic_ms.files.config import GenerateOptions
+from sonic_ms.face.detect import FaceAnalyzer
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.files.weights import load_weights, save_model
 from sonic_ms.media import video
 from sonic_ms.media.audio import load_audio
@@ -28,6 +28,7 @@ from sonic_ms.media.image import load_image
 from sonic_ms.pipeline import load_model
 from sonic_ms.train.edge import footage, mouth_pairs, personalize
 from sonic_ms.train.edge.renderer import random_curves
+from tests.support.talking_clip import talking_clip
 
 
 def shipped():
@@ -174,14 +175,14 @@ class TestParts:
     def test_a_clip_that_has_every_mouth_needs_no_rehearsal(self, monkeypatch):
         monkeypatch.setattr(mouth_pairs, "random_curves", lambda rng, count: np.zeros((count, 8)))
         rgb = load_image(DEMO_IMAGE)
-        portrait = prepare_portrait(rgb, choose.choose_face(rgb)[0], GenerateOptions())
+        portrait = prepare_portrait(rgb, choose.find_mesh(rgb, FaceAnalyzer())[0], EdgeOptions())
         rows = frame_parameters(portrait.rig, np.zeros((1, 8)), np.zeros((1, 6)))
         clip = SimpleNamespace(portrait=portrait, parameters=rows, numbers=np.array([3]))
         assert mouth_pairs.rehearse(clip, None, [3], 0, 20) is None
 
     def test_rehearsed_heads_move_as_in_generate(self, hopper, monkeypatch):
         """A painter that only ever saw a still head painted white blocks into mouths of one that moves."""
-        portrait = prepare_portrait(hopper, choose.choose_face(hopper)[0], GenerateOptions())
+        portrait = prepare_portrait(hopper, choose.find_mesh(hopper, FaceAnalyzer())[0], EdgeOptions())
         moved = []
         monkeypatch.setattr(mouth_pairs, "move", lambda _, rows: moved.append(rows) or np.zeros((len(rows), 16, 4, 4)))
         monkeypatch.setattr(mouth_pairs, "show", lambda painter, features: features[:, :3])
@@ -194,7 +195,7 @@ class TestParts:
 
     @pytest.mark.parametrize("lower", [0.0, 0.25])
     def test_the_height_of_the_teeth_is_found_in_another_colour(self, hopper, lower):
-        portrait = prepare_portrait(hopper, choose.choose_face(hopper)[0], GenerateOptions())
+        portrait = prepare_portrait(hopper, choose.find_mesh(hopper, FaceAnalyzer())[0], EdgeOptions())
         rows = frame_parameters(portrait.rig, random_curves(np.random.default_rng(0), 6), np.zeros((6, 6)))
         clip = footage.Footage(portrait, rows, None, np.arange(6), 6, [], hopper)
         painter = fold_norms(shipped())
@@ -270,7 +271,7 @@ class TestFootage:
         assert wide[gap] - still[gap] == pytest.approx(0.3, abs=0.06)
 
     def test_lowered_teeth_leave_the_lips_and_stay_behind_the_lower_one(self, hopper):
-        portrait = prepare_portrait(hopper, choose.choose_face(hopper)[0], GenerateOptions())
+        portrait = prepare_portrait(hopper, choose.find_mesh(hopper, FaceAnalyzer())[0], EdgeOptions())
         curves = random_curves(np.random.default_rng(0), 40)
         rows = frame_parameters(portrait.rig, curves, np.zeros((40, 6)))
         clip = footage.Footage(portrait, rows, None, np.arange(40), 40, [], hopper)
@@ -289,7 +290,7 @@ class TestFootage:
         """A tracked mesh differs a little from one found in a still: the painter would be told another face."""
         out, _ = run
         rgb = load_image(out / "portrait.png")
-        portrait = prepare_portrait(rgb, choose.choose_face(rgb)[0], GenerateOptions())
+        portrait = prepare_portrait(rgb, choose.find_mesh(rgb, FaceAnalyzer())[0], EdgeOptions())
         own = footage.read_footage(clip).portrait
         rest = np.zeros((1, 8)), np.zeros((1, 6))
         assert np.array_equal(frame_parameters(own.rig, *rest), frame_parameters(portrait.rig, *rest))
@@ -297,8 +298,8 @@ class TestFootage:
 
     def test_a_head_that_moves_takes_the_target_along(self, hopper):
         """The reference itself with its head moved is what the renderer makes of that pose."""
-        landmarks = choose.choose_face(hopper)[0]
-        portrait = prepare_portrait(hopper, landmarks, GenerateOptions())
+        landmarks = choose.find_mesh(hopper, FaceAnalyzer())[0]
+        portrait = prepare_portrait(hopper, landmarks, EdgeOptions())
         still = footage.still_points(portrait, landmarks, hopper.shape)
         matrix, points = footage.aligned(landmarks, still)
 

@@ -13,7 +13,15 @@ from sonic_ms.files.config import from_dict, read_yaml
 from sonic_ms.train.loop.trainer import LoopConfig, train
 from sonic_ms.train.syncnet import training as syncnet
 from sonic_ms.train.syncnet.network import SyncNet, SyncNetConfig, mouth_matrices
-from sonic_ms.train.syncnet.training import CHANCE, Judge, MouthClip, PairLoss, SyncNetTraining, Windows, pair_weights
+from sonic_ms.train.syncnet.training import (
+    CHANCE,
+    Judge,
+    MouthClip,
+    MouthWindows,
+    PairLoss,
+    SyncNetTraining,
+    pair_weights,
+)
 
 RECIPE = Path(__file__).resolve().parents[3] / "configs" / "syncnet.yaml"
 SMALL = SyncNetConfig(frames=4, channels=(8, 16), embedding=16)
@@ -39,8 +47,8 @@ def made_up_clip(seed, shuffled=False):
 
 def learn(folder, shuffled, config=CONFIG):
     clips = [made_up_clip(seed, shuffled) for seed in range(12)]
-    held_out = Windows([made_up_clip(seed, shuffled) for seed in range(100, 106)], SMALL.frames, config.per_clip)
-    windows = Windows(clips, SMALL.frames, config.per_clip)
+    held_out = MouthWindows([made_up_clip(seed, shuffled) for seed in range(100, 106)], SMALL.frames, config.per_clip)
+    windows = MouthWindows(clips, SMALL.frames, config.per_clip)
     ms.set_seed(0)
     loss = PairLoss(SyncNet(SMALL))
     return train(loss, windows.batch, config.loop, folder, Judge(loss, held_out, config))
@@ -73,7 +81,7 @@ def test_a_training_that_had_learnt_is_not_stopped():
 
 
 def test_a_network_that_knows_nothing_is_at_chance():
-    windows = Windows([made_up_clip(seed) for seed in range(4)], SMALL.frames, 4)
+    windows = MouthWindows([made_up_clip(seed) for seed in range(4)], SMALL.frames, 4)
     mouths, mel, weights = windows.batch(np.random.default_rng(0), 16)
     network = SyncNet(SMALL)
     network.scale.set_data(ms.Tensor(np.zeros(1, np.float32)))
@@ -92,7 +100,7 @@ def test_weights_of_pairs():
 def test_windows_of_a_clip_lie_apart_and_have_voice():
     clip = made_up_clip(0)
     voiced = np.arange(75) >= 30
-    windows = Windows([dataclasses.replace(clip, voiced=voiced), clip], 4, 4)
+    windows = MouthWindows([dataclasses.replace(clip, voiced=voiced), clip], 4, 4)
     assert windows.starts(windows.clips[0]).min() == 26  # half of 8 pictures have voice
     for seed in range(20):
         starts = np.sort(windows.pick(np.random.default_rng(seed), windows.clips[0]))
@@ -106,7 +114,7 @@ def test_windows_of_a_clip_lie_apart_and_have_voice():
 def test_too_little_speech_is_an_error():
     quiet = dataclasses.replace(made_up_clip(0), voiced=np.zeros(75, bool))
     with pytest.raises(UsageError, match="0 of 3 clips have speech"):
-        Windows([quiet] * 3, 4, 4)
+        MouthWindows([quiet] * 3, 4, 4)
 
 
 def test_the_crop_is_the_lower_half_of_the_face():

@@ -16,14 +16,15 @@ from sonic_ms.base.vae import Decoder
 from sonic_ms.errors import UsageError
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.train.base import finetune as base
-from sonic_ms.train.base.clips import Batches
+from sonic_ms.train.base import trained
+from sonic_ms.train.base.clips import ClipBatches
 from sonic_ms.train.base.diffusion import Draw, NoiseConfig
 from sonic_ms.train.loop.distributed import Group
 from sonic_ms.train.loop.optimizer import States
 from sonic_ms.train.loop.trainer import LoopConfig
 from sonic_ms.train.syncnet.loss import SyncConfig, SyncTerm, SyncWindows
 from sonic_ms.train.syncnet.network import SyncNet, SyncNetConfig, mouth_matrices
-from sonic_ms.train.syncnet.training import MouthClip, Windows, clip_mel
+from sonic_ms.train.syncnet.training import MouthClip, MouthWindows, clip_mel
 from tests.support.torch_reference import sync_loss, tiny_vae
 
 EXPERT = SyncNetConfig(frames=3, channels=(16, 24), embedding=12)
@@ -130,9 +131,9 @@ def test_the_window_has_the_sound_of_its_pictures(make_speech):
     """Those that the expert was trained on: of the same clip, read from the same shard."""
     samples, _ = make_speech(4)
     one = sample(samples)
-    batches = Batches([one], 20, SMALL, 1.0, NoiseConfig(), SyncWindows(8, 8, np.inf))
+    batches = ClipBatches([one], 20, SMALL, 1.0, NoiseConfig(), SyncWindows(8, 8, np.inf))
     trained = MouthClip(np.zeros((100, 48, 64, 3), np.uint8), clip_mel(one["audio"] / np.float32(32767)), np.ones(100))
-    windows = Windows([trained] * 2, 8, 4)
+    windows = MouthWindows([trained] * 2, 8, 4)
     for seed in range(5):
         rng = np.random.default_rng(seed)
         clip = batches.clip(np.random.default_rng(seed))
@@ -159,8 +160,8 @@ def test_samples_without_sound(make_speech):
     one = sample(make_speech(4)[0])
     del one["audio"]
     with pytest.raises(UsageError, match="lacks audio"):
-        Batches([one], 20, SMALL, 1.0, NoiseConfig(), SyncWindows(8, 8, 1.0))(np.random.default_rng(0), 1)
-    Batches([one], 20, SMALL, 1.0, NoiseConfig())(np.random.default_rng(0), 1)
+        ClipBatches([one], 20, SMALL, 1.0, NoiseConfig(), SyncWindows(8, 8, 1.0))(np.random.default_rng(0), 1)
+    ClipBatches([one], 20, SMALL, 1.0, NoiseConfig())(np.random.default_rng(0), 1)
 
 
 def recipe(expert, **changes):
@@ -170,13 +171,13 @@ def recipe(expert, **changes):
 
 def test_the_whole_loss_and_what_of_it_is_trained(networks):
     """SonicLoss and the term, added up; decoder and expert are neither trained nor kept in checkpoints."""
-    cells = {name: CELLS[name](SMALL[name]) for name in base.TRAINED}
+    cells = {name: CELLS[name](SMALL[name]) for name in trained.TRAINED}
     small = SimpleNamespace(cells=cells, configs=SMALL)
     config = recipe("expert", recompute=False)
-    plain = base.build_loss(small, config)
+    plain = trained.build_loss(small, config)
     names = {parameter.name for parameter in plain.trainable_params()}
     term = SyncTerm(Decoder(SMALL["vae"]), 0.2, networks[3], EXPERT.frames)
-    loss = base.build_loss(small, config, term)
+    loss = trained.build_loss(small, config, term)
     assert {parameter.name for parameter in loss.trainable_params()} == names
     frozen = {parameter.name for parameter in loss.get_parameters()} - names
     assert frozen and all(name.startswith(("sync.decoder.", "sync.expert.")) for name in frozen)
@@ -186,7 +187,7 @@ def test_the_whole_loss_and_what_of_it_is_trained(networks):
 def test_a_run_with_the_term(tmp_path, make_speech):
     """A step through UNet, decoder and expert: the UNet's audio layers change, decoder and expert do not."""
     folder = tmp_path / "model"
-    for name in (*base.TRAINED, "vae"):
+    for name in (*trained.TRAINED, "vae"):
         save_model(randomise(CELLS[name](SMALL[name])), SMALL[name], folder / name)
     save_model(expert(), EXPERT, tmp_path / "expert")
     sync = SyncConfig(str(tmp_path / "expert"), weight=0.5, max_sigma=1000)
