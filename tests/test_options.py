@@ -79,7 +79,7 @@ def test_an_option_of_another_model_is_named():
 
 
 def test_room_without_crop_is_refused_by_sonic_base():
-    with pytest.raises(UsageError, match="expand_ratio is 0.5 without crop"):
+    with pytest.raises(UsageError, match=r"expand_ratio is 0\.5 without crop"):
         parse(BaseOptions, {"expand_ratio": 0.5})
     assert parse(BaseOptions, {"expand_ratio": 0.5, "crop": True}).expand_ratio == 0.5
     assert parse(EdgeOptions, {"expand_ratio": 0.5}).expand_ratio == 0.5

@@ -97,9 +97,9 @@ def test_adapters_alone_and_what_is_left_of_them():
     before = {name: parameter.asnumpy().copy() for name, parameter in unet.parameters_and_names()}
     add_lora(unet, LoRAConfig(rank=2), seed=0)
     trained.freeze(loss, ("lora",))
-    trained = loss.trainable_params()
-    assert trained and all(parameter.name.endswith(("lora_up", "lora_down")) for parameter in trained)
-    for parameter in trained:
+    chosen = loss.trainable_params()
+    assert chosen and all(parameter.name.endswith(("lora_up", "lora_down")) for parameter in chosen)
+    for parameter in chosen:
         parameter.set_data(ms.Tensor(np.full(parameter.shape, 0.1, np.float32)))
     merge_lora(unet)
     after = {name: parameter.asnumpy() for name, parameter in unet.parameters_and_names()}
