@@ -1,6 +1,9 @@
 """The command as a user meets it: exit codes, one line per mistake, nothing half-written. Runs the real program."""
 
+import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import wave
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonic_ms.cli import build_parser, main
-from sonic_ms.edge.options import EdgeOptions
+from sonic_ms.cli import COMMANDS, build_parser, main, underscored
+from sonic_ms.commands import settings
+from sonic_ms.edge.units import EDGE_FOLDER
 from sonic_ms.media.video import probe
+from sonic_ms.pipeline import recognise
 
 EXAMPLES = Path(__file__).parent.parent / "sonic_ms" / "examples"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav"
@@ -159,19 +164,29 @@ def test_output_is_checked_before_work(capsys, tmp_path):
     assert existing.read_bytes() == b"precious"
 
 
-def test_bad_weights_are_named(capsys, tmp_path, monkeypatch):
-    import shutil
-
-    from sonic_ms.edge import generator as edge
-
-    folder = shutil.copytree(edge.EDGE_FOLDER, tmp_path / "weights")
+def test_bad_weights_are_named(capsys, tmp_path):
+    folder = shutil.copytree(EDGE_FOLDER, tmp_path / "weights")
     path = folder / "painter" / "model.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-4:] = np.float32(np.nan).tobytes()
     path.write_bytes(raw)
-    monkeypatch.setattr(edge.EdgeModel.__init__, "__defaults__", (folder, None, edge.EDGE_SIDES))
-    found, message = generate(capsys, tmp_path)
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", folder)
     assert (found, message.count("\n")) == (8, 0) and "not finite" in message
+
+
+def test_a_folder_says_what_it_is(capsys, tmp_path):
+    folder = shutil.copytree(EDGE_FOLDER, tmp_path / "old")
+    (folder / "model.json").unlink()
+    assert recognise(folder) == "sonic-edge"  # by its parts
+    (folder / "model.json").write_text('{"model": "sonic-huge", "format": 1}')
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", folder)
+    assert found == 8 and "sonic-huge" in message
+    (folder / "model.json").write_text("{")
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", folder)
+    assert found == 8 and "damaged" in message
+    (tmp_path / "empty").mkdir()
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", tmp_path / "empty")
+    assert (found, message.count("\n")) == (8, 0) and "not the folder of a model" in message
 
 
 def test_ctrl_c_removes_the_partial_file(tmp_path):
@@ -191,47 +206,67 @@ def test_ctrl_c_removes_the_partial_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_every_option_has_a_flag_and_help_names_the_commands(capsys):
-    parser = build_parser()
-    arguments = parser.parse_args(["generate", "--image", "a", "--audio", "b", "--output", "c"])
-    assert set(EdgeOptions.__dataclass_fields__) <= set(vars(arguments))
+def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["-h"])
     text = capsys.readouterr().out
-    for command in ("generate", "demo", "evaluate", "train"):
+    for command in COMMANDS:
         assert command in text
 
 
 def test_flags_win_over_the_config_file(tmp_path):
-    from sonic_ms.cli import _options
-
     (tmp_path / "c.yaml").write_text("min_resolution: 300\nseed: 5\nlip_sync_correction: false\n")
-    arguments = build_parser().parse_args(
-        ["demo", "--config", str(tmp_path / "c.yaml"), "--seed", "0", "--face-box", "1,2,3,4"]
-    )
-    model, bundle, engine, values = _options(arguments)
-    assert (model, bundle, engine) == ("sonic-edge", None, "auto")
+    flags = ["demo", "--config", str(tmp_path / "c.yaml"), "--seed", "0", "--face-box", "1,2,3,4"]
+    loading, values = settings(build_parser().parse_args(flags))
+    assert loading == {"model": "sonic-edge", "bundle": None, "engine": "auto", "precision": "fp32"}
     assert values == {"min_resolution": 300, "seed": 0, "lip_sync_correction": False, "face_box": (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    "text", ["1: 2\n", "engine: [onnxruntime]\n", "seed: .inf\n", "face: \u00b2\n", "duration: .nan\n"]
+)
+def test_wrong_scalars_of_a_config_file(capsys, tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--config", tmp_path / "c.yaml")
+    assert (found, message.count("\n")) == (2, 0), message
+
+
+def test_underscores_and_equals_signs_as_users_of_sonic_type_them():
+    given = underscored(["generate", "--image=a_b.png", "--dynamic_scale", "1.2", "--min_resolution=300"])
+    assert given == ["generate", "--image=a_b.png", "--dynamic-scale", "1.2", "--min-resolution=300"]
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_work(capsys, tmp_path):
+    found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--json", tmp_path / "no" / "report.json")
+    assert (found, message.count("\n")) == (7, 0) and "report" in message
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_the_report_of_a_video(capsys, tmp_path):
+    found, _ = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--duration", 0.4, "--json", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert found == 0 and report["frames"] == 10 and report["engine"]["engine"] == "mindspore"
+    assert report["seconds"]["load"] > 0 and report["output"].endswith("out.mp4")
+
+
+def test_a_terminal_is_told_what_is_waited_for(tmp_path):
+    """Loading and compiling take seconds in which nothing else is shown. A terminal of its own, as a user has."""
+    import pty
+
+    main_end, end = pty.openpty()
+    command = [sys.executable, "-m", "sonic_ms", "demo", "--output", str(tmp_path / "o.mp4"), "--duration", "0.3"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end) as process:
+        os.close(end)
+        said = b""
+        with contextlib.suppress(OSError):  # the terminal is gone when the program is
+            while part := os.read(main_end, 4096):
+                said += part
+        assert process.wait() == 0
+    os.close(main_end)
+    assert b"loading sonic-edge" in said and b"building graphs" in said
 
 
 def test_help_needs_no_heavy_import():
     code = "import sys; from sonic_ms.cli import main\ntry: main(['-h'])\nexcept SystemExit: pass\n"
     code += "assert not {'numpy', 'cv2', 'mindspore', 'yaml'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "line"),
-    [
-        (None, "this will take about 9.8 GB of memory"),
-        (20, "this will take about 1 min and 9.8 GB of memory"),
-        (6000, "this will take about 100 min and 9.8 GB of memory"),
-        (9000, "this will take about 2.5 hours and 9.8 GB of memory"),
-    ],
-)
-def test_what_a_video_will_take_is_said_before(seconds, line, capsys):
-    from sonic_ms.base.preflight import Estimate
-    from sonic_ms.cli import _announce
-
-    _announce(Estimate(seconds, 9.84))
-    assert capsys.readouterr().err == line + "\n"

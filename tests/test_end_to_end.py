@@ -13,7 +13,7 @@ from sonic_ms import commands, pipeline
 from sonic_ms.base.networks import open_folder
 from sonic_ms.base.options import BaseOptions
 from sonic_ms.cli import main
-from sonic_ms.errors import FaceError, UsageError
+from sonic_ms.errors import Cancelled, FaceError, UsageError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.image import load_image
 from sonic_ms.media.video import probe
@@ -204,3 +204,60 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
     assert command(output, *flags, "--resume") == 0
     assert model.generator.networks.steps == (300 - done) * 2  # two windows a step
     assert probe(output).frames == -(-TICKS // 2) and not state.exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_is_not_forgotten(command, tmp_path, capsys, monkeypatch):
+    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.npz"
+
+    def interrupt(self, stage, done, total):
+        if (stage, done) == ("denoise", 1):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands.Console, "report", interrupt)
+        assert command(output, "--inference-steps", "2") == 130
+    message = capsys.readouterr().err
+    assert state.exists() and str(state) in message and "--resume" in message
+    kept = state.read_bytes()
+    assert command(output, "--inference-steps", "2") == 2  # neither used nor deleted without a word
+    message = capsys.readouterr().err.strip()
+    assert "--resume" in message and "--no-resume" in message and state.read_bytes() == kept
+    assert command(output, "--inference-steps", "2", "--no-resume") == 0 and not state.exists()
+
+
+def test_bad_values_are_found_before_anything_runs(model, tmp_path):
+    model.generator.networks.steps = 0
+    for wrong, words in (({"overlap": 25}, "overlap is 25"), ({"expand_ratio": 0.3}, "without crop")):
+        with pytest.raises(UsageError, match=words):
+            frames(model, **wrong)
+    assert model.generator.networks.steps == 0
+
+
+def test_a_cropped_face_is_pasted_back_into_the_photo(model):
+    photo = load_image(str(DEMO_IMAGE))
+    found = frames(model, crop=True, expand_ratio=0.1, keep_resolution=True)
+    x, y, width, height = (round(side) for side in BOX)
+    outside = np.ones(photo.shape[:2], bool)
+    outside[y - height // 8 : y + height + height // 8, x - width // 2 : x + width + width // 2] = False
+    assert found.shape[1:] == photo.shape and np.array_equal(found[-1][outside], photo[outside])
+    assert not np.array_equal(found[-1], photo)
+
+
+def test_half_precision_can_be_chosen(folder, plain):
+    half = frames(pipeline.load_model(folder, precision="fp16"))
+    assert half.shape == plain.shape and np.abs(half.astype(int) - plain).mean() < 4
+    with pytest.raises(UsageError, match="precision is 'fp8'"):
+        pipeline.load_model(folder, precision="fp8")
+
+
+def test_one_model_serves_requests_without_keeping_anything_of_them(model):
+    video = model.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), duration=SECONDS, min_resolution=64, inference_steps=1,
+                           face_box=BOX, interpolation=False)  # fmt: skip
+    list(video)
+    assert "frames" in video.timings and not hasattr(model, "notes")
+
+
+def test_a_cancelled_request_ends(model):
+    answers = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        frames(model, cancelled=lambda: next(answers))

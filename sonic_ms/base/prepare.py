@@ -51,9 +51,10 @@ def face_mask(box, width, height, area=MASK_AREA):
     return mask
 
 
-def resize(image, size):
-    """(h, w) or (h, w, 3) uint8 -> the same at size (width, height), Lanczos."""
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+def resize(image, size, part=None):
+    """(h, w) or (h, w, 3) uint8 -> the same at size (width, height), Lanczos. part: (left, top, right, bottom) of the
+    image that is shown, in pixels and fractions of them; all by default."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, part))
 
 
 def image_tensor(image):
@@ -99,11 +100,12 @@ def prepare_picture(photo, box, short_side, crop=False, expand_ratio=1.0, keep_r
     left, top, right, bottom = process_bbox(box, expand_ratio, height, width)
     size = output_size(right - left, bottom - top, short_side)
     frame = to_even(photo) if keep_resolution else resize_short_side(photo, short_side)
-    scale = frame.shape[1] / width
-    square = round(left * scale), round(top * scale), max(1, round((right - left) * scale))
-    inside = slice(top, bottom), slice(left, right)
-    return Picture(resize(photo[inside], size), _shares(mask[inside], size), frame, square)
+    # Whole pixels of the frame first, then what of the photo they show: the square fits back without a shift.
+    across, down = frame.shape[1] / width, frame.shape[0] / height
+    x, y, length = round(left * across), round(top * down), max(1, round((right - left) * across))
+    part = (x / across, y / down, min((x + length) / across, width), min((y + length) / down, height))
+    return Picture(resize(photo, size, part), _shares(mask, size, part), frame, (x, y, length))
 
 
-def _shares(mask, size):
-    return resize(mask, size).astype(np.float32) / 255.0
+def _shares(mask, size, part=None):
+    return resize(mask, size, part).astype(np.float32) / 255.0

@@ -65,10 +65,10 @@ def _convert(hint, value, where, error):
         if value is None:
             return None
         return _convert(next(option for option in options if option is not type(None)), value, where, error)
-    if typing.get_origin(hint) is tuple:
+    if hint is tuple or typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise error(f"{where} is {short(value)}; expected a list")
-        inner = typing.get_args(hint)
+        inner = typing.get_args(hint) or (type(value[0]) if value else str, Ellipsis)
         if inner[-1] is not Ellipsis and len(inner) != len(value):
             raise error(f"{where} is {short(value)}; expected {len(inner)} values")
         return tuple(_convert(inner[0], item, where, error) for item in value)

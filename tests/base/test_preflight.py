@@ -120,3 +120,16 @@ def test_only_long_requests_are_probed(monkeypatch):
     assert preflight.preflight(PUBLISHED, short, 6e9).seconds is None
     assert preflight.preflight(PUBLISHED, long, 6e9, timed=False).seconds is None
     assert preflight.preflight(PUBLISHED, long, 6e9) == preflight.estimate(PUBLISHED, long, 6e9, [1e11] * 4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (None, "this will take about 9.8 GB of memory"),
+        (20, "this will take about 1 min and 9.8 GB of memory"),
+        (6000, "this will take about 100 min and 9.8 GB of memory"),
+        (9000, "this will take about 2.5 hours and 9.8 GB of memory"),
+    ],
+)
+def test_what_a_video_will_take_in_words(seconds, line):
+    assert str(preflight.Estimate(seconds, 9.84)) == line

@@ -3,8 +3,9 @@ import pytest
 
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import EDGE_SIDES as SIDES
-from sonic_ms.edge.portrait import Paster, moving_square, prepare_portrait
+from sonic_ms.edge.portrait import moving_square, prepare_portrait
 from sonic_ms.face import choose, mesh
+from sonic_ms.media.paste import Paster
 
 
 @pytest.fixture(scope="module")
