@@ -13,11 +13,21 @@ import numpy as np
 from sonic_ms.convert.maps import NameMap, under
 
 from sonic_ms.errors import WeightsError
-from sonic_ms.files.weights import DTYPES, Closing
+from sonic_ms.files.weights import (
+    DTYPES,
+    MAX_NAME,
+    MAX_RANK,
+    MAX_TENSORS,
+    Closing,
+    bf16_to_fp32,
+    check_readable,
+    printable,
+    sound_shape,
+)
 
 HEADS = (b"\x05\x00\x00\x00\x0c\x00Whis", b"\x06\x00\x00\x00\x0c\x00Whis")  # first ten bytes, versions 5 and 6
 TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
-MAX_ARRAYS, MAX_RANK = 100_000, 8
+HEADS_NAME = "encoder/num_heads"
 
 
 class CTranslate2Checkpoint(Closing):
@@ -49,24 +59,44 @@ class CTranslate2Checkpoint(Closing):
         self._take("I")
         self._text()
         _revision, count = self._take("II")
-        if count > MAX_ARRAYS:
-            raise WeightsError(f"{self.path} announces {count} arrays; at most {MAX_ARRAYS}")
+        if count > MAX_TENSORS:
+            raise WeightsError(f"{self.path} announces {count} arrays; at most {MAX_TENSORS}")
         for _ in range(count):
             name, (rank,) = self._text(), self._take("B")
+            if name in self.shapes or len(name) > MAX_NAME or not name.isprintable():
+                raise WeightsError(f"{self.path}: the name {printable(name)} of an array is damaged, or there twice")
             if rank > MAX_RANK:
                 raise WeightsError(f"{self.path}: {name} has {rank} axes; at most {MAX_RANK}")
             shape, (kind, length) = self._take(f"{rank}I"), self._take("BI")
-            if kind >= len(TYPES) or math.prod(shape) * DTYPES[TYPES[kind]].itemsize != length:
+            try:
+                elements = sound_shape(shape)
+            except ValueError as error:
+                raise WeightsError(f"{self.path}: {name} is {error}") from error
+            if kind >= len(TYPES) or elements * DTYPES[TYPES[kind]].itemsize != length:
                 raise WeightsError(f"{self.path}: {name} {shape} of type {kind} does not fit its {length} bytes")
             self.shapes[name], self.dtypes[name], self._starts[name] = shape, TYPES[kind], self._file.tell()
             if self._file.seek(length, 1) > size:
                 raise WeightsError(f"{self.path} is truncated in {name}: {size} bytes of {self._file.tell()}")
 
     def read(self, name):
-        """One array. Quantised ones are refused by the converter, as they are not of a float type."""
+        """One array, float32 where the file has bfloat16. Quantised ones are refused by the converter."""
         dtype, count = DTYPES[self.dtypes[name]], math.prod(self.shapes[name])
-        self._file.seek(self._starts[name])
-        return np.frombuffer(self._file.read(count * dtype.itemsize), dtype).reshape(self.shapes[name])
+        check_readable(self.path, name, count, dtype)
+        try:
+            self._file.seek(self._starts[name])
+            data = self._file.read(count * dtype.itemsize)
+        except OSError as error:
+            raise WeightsError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
+        if len(data) != count * dtype.itemsize:
+            raise WeightsError(f"{self.path}: {name} ends early; the file changed while it was read")
+        values = np.frombuffer(data, dtype).reshape(self.shapes[name])
+        return bf16_to_fp32(values) if self.dtypes[name] == "BF16" else values
+
+    def heads(self):
+        """The number of attention heads, which is an array of one number in the file."""
+        if math.prod(self.shapes[HEADS_NAME]) != 1 or self.dtypes[HEADS_NAME] not in ("I8", "I16", "I32"):
+            raise WeightsError(f"{self.path}: {HEADS_NAME} is not one whole number")
+        return int(self.read(HEADS_NAME).reshape(-1)[0])
 
     def close(self):
         self._file.close()
@@ -97,7 +127,6 @@ ENCODER = NameMap(
         "encoder.",
     )
 )
-HEADS_NAME = "encoder/num_heads"
 
 
 def views(shapes):

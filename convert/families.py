@@ -4,6 +4,8 @@ Sizes come from the shapes of the tensors. What shapes cannot tell (the number o
 config.json, or from the published values when the sizes are the published ones; otherwise the run stops.
 """
 
+import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +28,10 @@ from sonic_ms.base.vae import VAE
 from sonic_ms.base.whisper import WhisperEncoder
 from sonic_ms.base.yoloface import YOLOFace
 from sonic_ms.errors import WeightsError
+from sonic_ms.files.weights import printable
 
+MAX_BLOCKS = 100  # of one kind in a network; CLIP has 32 layers
+MAX_PLACES = 100  # in which the names of one network may begin in a file
 AUDIO_SUFFIX = "attn2.processor.to_k_ip.0.weight"
 
 
@@ -50,21 +55,66 @@ class Family:
 
 
 def count(shapes, template):
-    """How many consecutive numbers, from 0, can stand for `{}` at the start of a tensor's name."""
-    number = 0
-    while any(name.startswith(template.format(number)) for name in shapes):
-        number += 1
+    """How many consecutive numbers, from 0, stand for `{}` at the start of a tensor's name."""
+    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d{1,9})"))
+    numbers = {int(match[1]) for name in shapes if (match := pattern.match(name))}
+    number = next(number for number in range(len(numbers) + 1) if number not in numbers)
+    if number > MAX_BLOCKS:
+        raise WeightsError(f"{number} blocks called {template.format('N')}; at most {MAX_BLOCKS}")
     return number
+
+
+def size(largest, least=1):
+    """A check of hints: a whole number in a range."""
+    return lambda value: type(value) is int and least <= value <= largest
+
+
+def number(least, largest):
+    """A check of hints: a finite number in a range."""
+    return lambda value: type(value) in (int, float) and least <= value <= largest
+
+
+def sizes(largest, longest):
+    """A check of hints: some whole numbers."""
+    return lambda value: type(value) is tuple and 1 <= len(value) <= longest and all(map(size(largest), value))
+
+
+# What a config.json may say: its values decide how much is built before any weight is read.
+HINTS = {
+    "num_attention_heads": lambda value: size(1024)(value) or sizes(1024, 16)(value),
+    "encoder_attention_heads": size(1024),
+    "num_frames": size(1024),
+    "audio_context_tokens": size(4096),
+    "ip_audio_scale": number(-1000, 1000),
+    "scaling_factor": number(1e-6, 1e6),
+    "hidden_act": lambda value: value in ("gelu", "quick_gelu"),
+    "layer_norm_eps": number(1e-12, 1),
+    "clip_channels": size(1 << 20, 0),
+    "seq_len": size(1 << 20),
+    "blocks": size(1 << 20),
+    "channels": size(1 << 20),
+    "scale_list": lambda value: sizes(16, 8)(value) and all(scale & (scale - 1) == 0 for scale in value),
+}
 
 
 def hint(hints, key, published, matches, what):
     """A size that shapes cannot tell: from config.json, or the published one if the network has published sizes."""
     if key in hints:
-        value = hints[key]
-        return tuple(value) if isinstance(value, list) else value
+        value = tuple(hints[key]) if isinstance(hints[key], list) else hints[key]
+        if not HINTS[key](value):
+            shown = printable(repr(hints[key]))
+            raise WeightsError(f"{what}: config.json says {key} is {shown}, which no such network has; correct it")
+        return value
     if matches:
         return published
     raise WeightsError(f"{what}: {key} cannot be read from the tensors; put upstream's config.json beside the file")
+
+
+def divided(heads, width, what):
+    """The number of heads, which must divide the width of their layer."""
+    if type(heads) is int and width % heads:
+        raise WeightsError(f"{what}: config.json says {heads} heads, which do not divide {width} channels; correct it")
+    return heads
 
 
 def unet_config(shapes, hints, _read):
@@ -72,9 +122,15 @@ def unet_config(shapes, hints, _read):
     channels = tuple(shapes[f"down_blocks.{i}.resnets.0.spatial_res_block.conv2.weight"][0] for i in range(levels))
     published = channels == (320, 640, 1280, 1280)
     ids = shapes["add_embedding.linear_1.weight"][1]
+    heads = hint(hints, "num_attention_heads", (5, 10, 20, 20), published, "UNet")
+    heads = heads if isinstance(heads, tuple) else (heads,) * levels
+    if len(heads) != levels:
+        raise WeightsError(f"UNet: config.json gives heads for {len(heads)} levels, the tensors have {levels}")
+    for level, width in zip(heads, channels):
+        divided(level, width, "UNet")
     return UNetConfig(
         block_out_channels=channels,
-        num_attention_heads=hint(hints, "num_attention_heads", (5, 10, 20, 20), published, "UNet"),
+        num_attention_heads=heads,
         cross_attention_dim=shapes["mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"][1],
         addition_time_embed_dim=ids // 3,  # fps and two motion buckets
         projection_class_embeddings_input_dim=ids,
@@ -104,7 +160,7 @@ def clip_config(shapes, hints, _read):
         hidden_size=width,
         intermediate_size=shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
         num_hidden_layers=count(shapes, "vision_model.encoder.layers.{}."),
-        num_attention_heads=hint(hints, "num_attention_heads", 16, published, "CLIP"),
+        num_attention_heads=divided(hint(hints, "num_attention_heads", 16, published, "CLIP"), width, "CLIP"),
         image_size=round((patches - 1) ** 0.5) * patch,
         patch_size=patch,
         projection_dim=shapes["visual_projection.weight"][0],
@@ -122,7 +178,9 @@ def whisper_config(shapes, hints, _read):
     return WhisperConfig(
         d_model=width,
         encoder_layers=count(shapes, "encoder.layers.{}."),
-        encoder_attention_heads=hint(hints, "encoder_attention_heads", 6, width == 384, "Whisper"),
+        encoder_attention_heads=divided(
+            hint(hints, "encoder_attention_heads", 6, width == 384, "Whisper"), width, "Whisper"
+        ),
         encoder_ffn_dim=shapes["encoder.layers.0.fc1.weight"][0],
         num_mel_bins=shapes["encoder.conv1.weight"][1],
         max_source_positions=positions,
@@ -151,11 +209,11 @@ def audio2bucket_config(shapes, hints, _read):
 
 def _window(hints, inputs, published, extra, what):
     """seq_len, blocks and channels of an adapter: only their product is in the shapes."""
-    matches = inputs == np.prod(list(published.values())) + extra
-    sizes = {key: hint(hints, key, value, matches, what) for key, value in published.items()}
-    if np.prod(list(sizes.values())) + extra != inputs:
-        raise WeightsError(f"{what}: proj1 takes {inputs} inputs, config.json says {sizes} and {extra}")
-    return sizes
+    matches = inputs == math.prod(published.values()) + extra
+    found = {key: hint(hints, key, value, matches, what) for key, value in published.items()}
+    if math.prod(found.values()) + extra != inputs:
+        raise WeightsError(f"{what}: proj1 takes {inputs} inputs, config.json says {found} and {extra}")
+    return found
 
 
 def rife_config(shapes, hints, _read):
@@ -263,7 +321,50 @@ def recognise(shapes):
     """Tensor names of a checkpoint -> (Family, prefix of its names), or None. Signatures exclude one another."""
     for family in FAMILIES:
         for prefix in family.prefixes:
-            has = [prefix + name in shapes for name in family.signature]
-            if all(has) and not any(prefix + name in shapes for name in family.without):
+            if fits(family, prefix, shapes):
                 return family, prefix
     return None
+
+
+def fits(family, prefix, shapes):
+    """Whether the tensors of a family's signature are there under a prefix."""
+    has = all(prefix + name in shapes for name in family.signature)
+    return has and not any(prefix + name in shapes for name in family.without)
+
+
+# What training code puts around a network's names. A prefix of other words is only unwrapped if all tensors have it.
+WRAPPERS = {
+    "state_dict", "model_state_dict", "module", "model", "net", "network", "params", "params_ema", "ema", "model_ema",
+    "ema_model", "weights", "generator", "_orig_mod", "unet", "vae", "image_encoder", "whisper", "audio2token",
+    "audio2bucket", "rife", "flownet", "yoloface", "detector", "0",
+}  # fmt: skip
+
+
+def places(names, shapes):
+    """Prefixes, ending in a dot or empty, under which all of `names` are in a file; a few at most."""
+    found = []
+    for name in shapes:
+        prefix = name.removesuffix(names[0])
+        ends = name.endswith(names[0]) and (not prefix or prefix.endswith("."))
+        if ends and all(prefix + other in shapes for other in names):
+            found.append(prefix)
+            if len(found) == MAX_PLACES:
+                break
+    return found
+
+
+def wrappers(shapes):
+    """Prefixes that stand before all names of some network, in order.
+
+    A prefix that is part of the family's own names, as Whisper's `model.`, is none.
+    """
+    found = set()
+    for family in FAMILIES:
+        for whole in places(family.signature, shapes):
+            own = max((own for own in family.prefixes if whole.endswith(own)), key=len)
+            prefix = whole.removesuffix(own)
+            common = min(shapes).startswith(prefix) and max(shapes).startswith(prefix)
+            if fits(family, whole, shapes) and (common or set(prefix.split(".")[:-1]) <= WRAPPERS):
+                found.add(prefix)
+    # A network inside another one is a part of it.
+    return sorted(one for one in found if not any(one != other and one.startswith(other) for other in found))

@@ -7,6 +7,10 @@ diffusers' conversion of single files (which part comes from where).
 
 from sonic_ms.convert.maps import NameMap, under
 
+from sonic_ms.errors import WeightsError
+
+MAX_LEVELS = 8  # of a network; the tables below are built for as many as the names of a file speak of
+
 UNET, CLIP, SECOND_VAE = (
     "model.diffusion_model.",
     "conditioner.embedders.0.open_clip.model.",
@@ -171,9 +175,13 @@ def views(shapes):
         return None
     levels = 1 + sum(name.endswith(".op.weight") for name in shapes)
     layers = _numbers(shapes, f"{UNET}input_blocks.") // levels - 1
+    vae_levels = _numbers(shapes, "first_stage_model.decoder.up.")
+    if not (max(levels, layers, vae_levels) <= MAX_LEVELS and min(layers, vae_levels) >= 1):
+        sizes = f"{levels} levels of {layers} layers in the UNet, {vae_levels} levels in the VAE"
+        raise WeightsError(f"{sizes}; expected 1 to {MAX_LEVELS} of each")
     tables = (
         under(unet(levels, layers), UNET, ""),
-        vae(_numbers(shapes, "first_stage_model.decoder.up.")),
+        vae(vae_levels),
         under(CLIP_VISION, f"{CLIP}visual.", ""),
     )
     found, known = [], set()

@@ -3,17 +3,20 @@
 import hashlib
 from pathlib import Path
 
-from sonic_ms.errors import WeightsError
+from sonic_ms.errors import InputMissingError, WeightsError
 
 BLOCK = 1 << 20  # bytes read at once
 
 
 def sha256_of(path):
-    """Hex digest of a file."""
+    """Hex digest of a file. InputMissingError if it cannot be read."""
     total = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
-            total.update(block)
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(BLOCK), b""):
+                total.update(block)
+    except OSError as error:
+        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
     return total.hexdigest()
 
 

@@ -11,19 +11,27 @@ at a time, because a 6 GB checkpoint must pass through a small memory, and numpy
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError, short
 from sonic_ms.files.config import from_dict
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-MAX_HEADER_BYTES = 100 << 20  # the reference implementation's own limit
+MAX_HEADER_BYTES = 8 << 20  # 60,000 tensors; parsed, the most expensive JSON of this length takes 0.4 GB
+MAX_CONFIG_BYTES = 1 << 20  # of a config.json; a real one has two kilobytes
+MAX_TENSORS = 100_000  # in one file; the largest real one here has 2,300
+MAX_NAME = 500  # characters of a tensor's name
+MAX_RANK = 8  # axes of a tensor; the most in use are six
+MAX_SIDE = 2**31 - 1
+MAX_ELEMENTS, MAX_TENSOR_BYTES = 1 << 26, 1 << 28  # of one tensor that is read; the largest real one has 52 million
 MAX_LISTED = 40  # names shown in one error before "and N more"
+MAX_SHOWN = 200  # characters of a name or value in a message
 
 # safetensors name -> numpy dtype. bfloat16 is carried as its raw 16 bits and widened on reading.
 DTYPES = {
@@ -85,6 +93,60 @@ def summary(names):
     return ", ".join(names[:MAX_LISTED]) + tail
 
 
+def printable(text):
+    """A text of a file as it may stand in a message: on one line, short, and nothing in it moves a cursor."""
+    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def sound_shape(shape):
+    """Number of elements of a shape that a file states; ValueError if no tensor has such a shape.
+
+    Checked before anything is multiplied: a product of a few thousand numbers of a few thousand digits takes minutes.
+    An empty tensor is held to the same limit, counting its empty axes as one, since arrays of it are made as well.
+    """
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"a tensor of {len(shape)} axes; at most {MAX_RANK}")
+    if not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape):
+        raise ValueError(f"a tensor with a side that is no number from 0 to {MAX_SIDE}")
+    if math.prod(max(side, 1) for side in shape) > 1 << 48:
+        raise ValueError(f"a tensor of more than {1 << 48} elements")
+    return math.prod(shape)
+
+
+def check_readable(path, name, count, dtype):
+    """Refuse to read a tensor that would take more memory than any tensor of these networks: copies follow."""
+    if count > MAX_ELEMENTS or count * dtype.itemsize > MAX_TENSOR_BYTES:
+        raise WeightsError(
+            f"{path}: {name} has {count} elements of {dtype.itemsize} bytes; one tensor may have {MAX_ELEMENTS} and "
+            f"{MAX_TENSOR_BYTES} bytes"
+        )
+
+
+def read_json(path, what, limit=MAX_CONFIG_BYTES):
+    """The value of a small JSON file. `what` names its purpose in errors."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise WeightsError(f"{path} is not {what}: more than {limit} bytes")
+    return parse_json(data, f"{path} is not {what}")
+
+
+def parse_json(data, problem):
+    """JSON bytes -> value. Python's parser fails in more ways than ValueError, all of which become `problem`."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise WeightsError(f"{problem} (it is nested too deeply)") from error
+    except (ValueError, MemoryError) as error:
+        raise WeightsError(f"{problem} ({printable(str(error))})") from error
+
+
 class Closing:
     """`with` for a reader that has close()."""
 
@@ -111,7 +173,7 @@ class TensorFile(Closing):
             raise InputMissingError(f"cannot open {self.path}: {error.strerror}") from error
         try:
             self._start, header = self._read_header(size)
-            self.metadata = header.pop("__metadata__", {})
+            self.metadata = self._take_metadata(header)
             self._ranges = self._check(header, size - self._start)
         except WeightsError:
             self._file.close()
@@ -122,44 +184,73 @@ class TensorFile(Closing):
     def _read_header(self, size):
         head = self._file.read(8)
         length = int.from_bytes(head, "little")
-        if len(head) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        if len(head) < 8 or not 2 <= length <= size - 8:
             raise WeightsError(f"{self.path} is not a safetensors file, or it is truncated ({size} bytes)")
-        try:
-            header = json.loads(self._file.read(length))
-        except ValueError as error:
-            raise WeightsError(f"{self.path}: the safetensors header is damaged ({error})") from error
+        if length > MAX_HEADER_BYTES:
+            raise WeightsError(f"{self.path}: a safetensors header of {length} bytes; at most {MAX_HEADER_BYTES}")
+        header = parse_json(self._file.read(length), f"{self.path}: the safetensors header is damaged")
         if not isinstance(header, dict):
             raise WeightsError(f"{self.path}: the safetensors header is damaged (not an object)")
+        if len(header) > MAX_TENSORS:
+            raise WeightsError(f"{self.path}: a safetensors header of {len(header)} tensors; at most {MAX_TENSORS}")
         return 8 + length, header
+
+    def _take_metadata(self, header):
+        metadata = header.pop("__metadata__", {})
+        texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+        if not texts:
+            raise WeightsError(f"{self.path}: the safetensors metadata is damaged (not an object of texts)")
+        return metadata
 
     def _check(self, header, data_bytes):
         """Refuse any header whose tensors do not fill the data part exactly, each byte once."""
         ranges = {}
         for name, entry in header.items():
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise WeightsError(f"{self.path}: the name {printable(name)} in the safetensors header is damaged")
             try:
-                dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-                count = int(np.prod([int(side) for side in shape], dtype=object)) if shape else 1
-                sound = all(type(number) is int and number >= 0 for number in [*shape, begin, end])
-            except (KeyError, TypeError, ValueError) as error:
-                raise WeightsError(f"{self.path}: the entry of {name} is damaged or of an unknown dtype") from error
-            if not sound or end - begin != count * dtype.itemsize:
-                raise WeightsError(f"{self.path}: {name} {shape} does not fit its {end - begin} bytes")
+                dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+                itemsize = self._dtype(name, dtype).itemsize
+                count = sound_shape(shape)
+                begin, end = offsets
+            except (LookupError, TypeError, ValueError) as error:
+                raise WeightsError(f"{self.path}: the safetensors entry of {name} is damaged ({error})") from error
+            sound = isinstance(shape, list) and type(begin) is int and type(end) is int and 0 <= begin <= end
+            if not sound or end - begin != count * itemsize:
+                raise WeightsError(f"{self.path}: the safetensors entry of {name} does not fit its bytes: {shape}")
             ranges[name] = (begin, end)
         position = 0
         for name, (begin, end) in sorted(ranges.items(), key=lambda item: item[1]):
             if begin != position:
-                raise WeightsError(f"{self.path}: {name} overlaps its neighbour or leaves a gap at byte {begin}")
+                raise WeightsError(f"{self.path}: {name} overlaps its neighbour or leaves a gap at byte {position}")
             position = end
         if position != data_bytes:
             raise WeightsError(f"{self.path} holds {data_bytes} bytes of tensors, its header says {position}")
         return ranges
 
+    def _dtype(self, name, dtype):
+        if dtype in DTYPES:
+            return DTYPES[dtype]
+        shown = printable(str(dtype))
+        if shown.startswith(("F8_", "F6_", "F4")):
+            raise WeightsError(
+                f"{self.path}: {name} is of type {shown}: 8-bit floats (fp8) or smaller, which lost the weights' "
+                "precision; get the fp16 or fp32 safetensors file"
+            )
+        raise WeightsError(f"{self.path}: {name} is of the unknown safetensors type {shown}; use {', '.join(DTYPES)}")
+
     def read_raw(self, name):
         """One tensor as stored (bfloat16 as uint16 bits), in its own memory."""
         begin, end = self._ranges[name]
-        out = np.empty(self.shapes[name], DTYPES[self.dtypes[name]])
-        self._file.seek(self._start + begin)
-        if end > begin and self._file.readinto(memoryview(out.reshape(-1)).cast("B")) != end - begin:
+        dtype = DTYPES[self.dtypes[name]]
+        check_readable(self.path, name, math.prod(self.shapes[name]), dtype)
+        out = np.empty(self.shapes[name], dtype)
+        try:
+            self._file.seek(self._start + begin)
+            whole = end == begin or self._file.readinto(memoryview(out.reshape(-1)).cast("B")) == end - begin
+        except OSError as error:
+            raise WeightsError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
+        if not whole:
             raise WeightsError(f"{self.path}: {name} ends early; the file changed while it was read")
         return out
 
@@ -250,13 +341,25 @@ def save_config(config, folder):
 def load_config(kind, folder):
     """folder/config.json -> an instance of the dataclass `kind`. Unknown and missing keys raise WeightsError."""
     path = Path(folder) / CONFIG_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not JSON ({error})") from error
-    return from_dict(kind, fields, str(path), WeightsError)
+    return config_from_fields(kind, read_json(path, "JSON"), path)
+
+
+def config_from_fields(kind, fields, where):
+    """Plain dict -> config dataclass `kind`; lists become tuples. Raises WeightsError, `where` names the source."""
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        _check_sizes(name, value, where)
+    return from_dict(kind, fields, str(where), WeightsError)
+
+
+def _check_sizes(name, value, where, depth=0):
+    """Refuse what no config holds: lists in lists in lists, and numbers that are no size of anything."""
+    if depth > MAX_RANK:
+        raise WeightsError(f"{where}: values are nested too deeply; at most {MAX_RANK} in one another")
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _check_sizes(name, one, where, depth + 1)
+    large = type(value) is int and not 0 <= value <= MAX_SIDE
+    if large or (type(value) is float and not -1e300 < value < 1e300):
+        raise WeightsError(f"{where}: {short(name)} is {short(value)}; expected a number from 0 to {MAX_SIDE}")
 
 
 def save_model(cell, config, folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from mindspore import nn
 
 from sonic_ms.errors import InputMissingError, OutputError, WeightsError
-from sonic_ms.files import weights
+from sonic_ms.files import digest, weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,3 +185,81 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write in"):
         weights.save_config(Config(1), tmp_path / "file" / "sub")
+
+
+SOUND_ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+ODD_HEADERS = {
+    "metadata": {"__metadata__": [1], "a": SOUND_ENTRY},
+    "metadata of numbers": {"__metadata__": {"a": 1}, "a": SOUND_ENTRY},
+    "no object": [],
+    "entry": {"a": 5},
+    "type": {"a": {"dtype": ["F32"], "shape": [], "data_offsets": [0, 4]}},
+    "shape": {"a": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}},
+    "side": {"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+    "truth": {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
+    "offsets": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [None, 4]}},
+    "three offsets": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}},
+    "empty and huge": {"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}},
+    "empty and huge in sum": {"a": {"dtype": "F32", "shape": [0, 2**31 - 1, 2**31 - 1], "data_offsets": [0, 0]}},
+    "axes": {"a": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]}},
+    "name": {"a\n\x1b[31m": SOUND_ENTRY},
+    "half a character": {"\ud800": SOUND_ENTRY},
+    "long name": {"a" * 5000: SOUND_ENTRY},
+    "fp8": {"a": {"dtype": "F8_E5M2", "shape": [4], "data_offsets": [0, 4]}},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_HEADERS)
+def test_odd_headers_end_in_one_line(tmp_path, kind):
+    text = json.dumps(ODD_HEADERS[kind]).encode()
+    data = bytes(0 if kind.startswith("empty") else 4)  # nothing else is wrong with the file
+    (tmp_path / "file").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with pytest.raises(WeightsError) as caught:
+        weights.TensorFile(tmp_path / "file")
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 600
+    assert ("8-bit floats (fp8)" in message) == (kind == "fp8")
+
+
+def test_a_header_nested_too_deeply_is_refused(tmp_path):
+    text = b"[" * 100_000
+    (tmp_path / "file").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(WeightsError, match="nested too deeply"):
+        weights.TensorFile(tmp_path / "file")
+
+
+VALUES = [("width", value) for value in ("4", 4.0, True, None, -1, 10**30, [4])] + [("sides", 3), ("sides", {"a": 1})]
+
+
+@pytest.mark.parametrize(("key", "value"), VALUES)
+def test_a_config_with_a_value_of_another_type_is_refused(tmp_path, key, value):
+    (tmp_path / "config.json").write_text(json.dumps({"width": 4, key: value}))
+    with pytest.raises(WeightsError, match=rf"config\.json: {key} is .*; expected"):
+        weights.load_config(Config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":' * 100_000, '{"width": 4, "sides": ' + "[" * 800 + "]" * 800 + "}", '{"a": "' + "x" * (2 << 20) + '"}'],
+)
+def test_a_config_that_is_too_deep_or_too_long_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"nested too deeply|more than \d+ bytes"):
+        weights.load_config(Config, tmp_path)
+
+
+def test_a_tensor_beyond_every_network_is_not_read(tmp_path):
+    """A file of 8 GB that takes no room on the disk."""
+    size = 8 << 30
+    text = json.dumps({"a": {"dtype": "F32", "shape": [1024, size >> 12], "data_offsets": [0, size]}}).encode()
+    (tmp_path / "file").write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(tmp_path / "file", 8 + len(text) + size)
+    with weights.TensorFile(tmp_path / "file") as file, pytest.raises(WeightsError, match="a has 2147483648 elements"):
+        file.read("a")
+
+
+def test_the_digest_of_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
+    with pytest.raises(InputMissingError, match=r"cannot open .*nowhere"):
+        digest.sha256_of(tmp_path / "nowhere")
+    with pytest.raises(InputMissingError, match="cannot open"):
+        digest.sha256_of(tmp_path)

@@ -194,6 +194,11 @@ def main(arguments=None):
     parser.add_argument("dir", metavar="DIR", type=Path, help="folder to write the tree in")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     options = parser.parse_args(arguments)
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        print("error: this needs torch, which writes the .pth files; pip install 'sonic_ms[test]'", file=sys.stderr)
+        return 1
     write_tree(options.dir, options.seed)
     print(f"wrote {len(FILES)} networks under {options.dir}")
     return 0
