@@ -29,6 +29,10 @@ class AudioError(SonicError):
     """The recording cannot be read, is empty, too short or longer than the configured limit."""
 
 
+class VideoError(SonicError):
+    """A video cannot be read: not a video, corrupt or cut short, without a frame rate, or its frames are too large."""
+
+
 class OutputError(SonicError):
     """The result cannot be written: folder missing or read-only, file exists, disk full, encoder failed."""
 
@@ -61,6 +65,7 @@ EXIT_CODES = {
     AssetError: (9, 503),
     EngineError: (10, 500),
     ResourceError: (11, 413),
+    VideoError: (12, 422),
 }
 
 
