@@ -294,13 +294,13 @@ def _channels(words):
 
 
 def survey(path, index, name):
-    """(last time stamp in seconds, share of the bytes that are no packets of sound) of stream `index`; none decoded.
+    """(last time stamp in seconds, bytes of sound, bytes of garbage) in the packets of stream `index`; none is decoded.
 
     In a file without an index, garbage ends up in packets far larger than the rest.
     """
     sizes, last, tick = [], 0.0, 0.0
-    before = ["-copyts"]
-    with Decoder(path, ["-map", f"0:{index}", "-c", "copy", "-f", "framecrc"], name, before) as packets:
+    options = ["-map", f"0:{index}", "-c", "copy", "-f", "framecrc"]
+    with Decoder(path, options, name, ["-copyts"]) as packets:
         while line := packets.read_line():
             if base := re.match(rb"#tb 0: (\d+)/(\d+)", line):
                 tick = int(base.group(1)) / int(base.group(2))
@@ -308,7 +308,7 @@ def survey(path, index, name):
                 last = max(last, (int(row.group(1)) + int(row.group(2))) * tick)
                 sizes.append(int(row.group(3)))
     if not sizes:
-        return last, 1.0
+        return last, 0, 1
     sizes = np.array(sizes, np.int64)
     garbage = sizes > max(3 * np.percentile(sizes, 90), LARGE_PACKET)
-    return last, float(sizes[garbage].sum() / max(sizes.sum(), 1))
+    return last, int(sizes[~garbage].sum()), int(sizes[garbage].sum())

@@ -5,9 +5,11 @@ damaged. A picture is converted in strips, and refused before it is decoded if t
 """
 
 import contextlib
+import ctypes
 import io
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,8 @@ def _from_file(path):
         what = f"{image.format} of {image.width}x{image.height} pixels"
         _check_memory(name, what, _decoding_bytes(name, image, path.stat().st_size))
         try:
+            if image.format == "TIFF":
+                _quiet_libtiff()
             image.load()
             _check_size(name, *image.size)  # a few formats only know while they decode
             rgb = _to_rgb(image)
@@ -313,6 +317,15 @@ def _from_opencv(path, width, height, bytes_a_pixel):
         strip[..., :3] /= white
         rgb[first:last] = _to_bytes(np.nan_to_num(np.clip(strip, 0, 1)))
     return rgb
+
+
+@cache
+def _quiet_libtiff():
+    """Take the error handler out of the libtiff that Pillow has loaded: it prints, and Pillow raises anyway."""
+    with contextlib.suppress(OSError, AttributeError):
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        for library in set(re.findall(r"/\S*libtiff\S*", maps)):
+            ctypes.CDLL(library).TIFFSetErrorHandler(None)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ cut anything. `load_audio` and the VideoWriter both take them from here, so the 
 """
 
 import math
+import mmap
+import re
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from sonic_ms.media.kinds import what_is
 LOST = 0.1  # share of a recording that may be missing before it counts as corrupt
 # A downmix cancels where it keeps less than CANCELLED of the power that unrelated channels would leave, in at least
 # CANCELLED_SHARE of the blocks within AUDIBLE of the loudest.
-CANCELLED, CANCELLED_SHARE, AUDIBLE = 0.25, 0.2, 1e-3
+CANCELLED, CANCELLED_SHARE, AUDIBLE = 0.1, 0.2, 1e-3
 BLOCKS_A_SECOND = 10
 EXACT = {"wav", "w64", "aiff", "au"}  # containers whose length is that of their samples, not a stamp or a guess
 
@@ -138,17 +140,31 @@ def judge(path, header, track, code, remarks, seconds, limit):
     code: ffmpeg's exit code, None if it was stopped at `limit` seconds; seconds: how much was decoded. What is lost is
     counted in packets and compared stamp with stamp: neither a gap in the stamps nor a guessed length is a loss.
     """
-    if code is None or (code == 0 and not remarks):
+    if code is None or (code == 0 and not remarks and not header.estimated):
         return []
     name = f"audio {path}"
     blame_host(name, code, remarks)
-    reason = remarks[0] if remarks else f"ffmpeg ended with code {code}"
+    reason = remarks[0] if remarks else f"ffmpeg ended with code {code}" if code else "the rest is no sound"
     corrupt = code != 0 or any("Not yet implemented" in line for line in remarks)
     if not corrupt:
-        last, garbage = survey(path, track.index, name)
+        last, sound, garbage = survey(path, track.index, name)
+        if header.estimated:  # files without an index are nothing but sound and tags
+            garbage += max(path.stat().st_size - _tag_bytes(path) - sound - garbage, 0)
         promised = 0 if header.estimated else min(header.seconds or 0, limit)
         short = max(last, last - header.start) < (1 - LOST) * promised and seconds < (1 - LOST) * promised
-        corrupt = garbage > LOST or short
+        corrupt = garbage > LOST * (sound + garbage) or short
     if corrupt:
         raise AudioError(f"{name}: corrupt, only {seconds:.1f} s could be decoded ({reason}); export it again")
+    if not remarks:
+        return []
     return [f"recording: damaged or joined in places ({reason}); the {seconds:.1f} s that decode are used"]
+
+
+def _tag_bytes(path):
+    """Bytes of the ID3 and APE tags of a file: titles, covers, lyrics."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        tags = [sum((byte & 127) << shift for byte, shift in zip(found.group(1), (21, 14, 7, 0))) + 10
+                for found in re.finditer(rb"ID3[\x02-\x04]\x00.([\x00-\x7f]{4})", data, re.DOTALL)]  # fmt: skip
+        tags += [int.from_bytes(found.group(1), "little") + 32
+                 for found in re.finditer(rb"APETAGEX.{4}(.{4})", data[-256:], re.DOTALL)]  # fmt: skip
+        return sum(tags)
