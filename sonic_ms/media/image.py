@@ -7,6 +7,7 @@ damaged. A picture is converted in strips, and refused before it is decoded if t
 import contextlib
 import ctypes
 import io
+import os
 import re
 import warnings
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import ImageError, InputMissingError
+from sonic_ms.errors import ImageError, InputMissingError, ResourceError
 from sonic_ms.media.kinds import what_is
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000; more is refused from the header, before any pixel is decoded
@@ -47,7 +48,7 @@ def load_image(source):
     Raises:
         InputMissingError: no such file.
         ImageError: not an image, truncated, a side below 32 pixels, more than 64 M pixels or 1 GB to decode, an array
-            of another kind.
+            of another kind. ResourceError: this machine has not even the memory that is allowed.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -94,8 +95,9 @@ def _from_file(path):
     known = what_is(path)
     formats = FORMATS + _heif(known)
     Image.init()
+    file = _Bounded(io.FileIO(path))
     try:
-        image = Image.open(path, formats=[one for one in formats if one in Image.OPEN])  # old Pillows have no AVIF
+        image = Image.open(file, formats=[one for one in formats if one in Image.OPEN])  # old Pillows have no AVIF
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error)).group()  # Pillow's words: "Image size (900000000 pixels) exceeds..."
         raise ImageError(
@@ -103,11 +105,9 @@ def _from_file(path):
         ) from error
     except UnidentifiedImageError as error:
         return _from_other_file(path, known, error)
-    except MemoryError:
-        raise
     except Exception as error:  # a header can be broken in as many ways as there are formats
         raise ImageError(f"{name}: unreadable header ({_line(error)}); export it again as png or jpg") from error
-    with image:
+    with file, image:
         _check_size(name, *image.size)
         what = f"{image.format} of {image.width}x{image.height} pixels"
         _check_memory(name, what, _decoding_bytes(name, image, path.stat().st_size))
@@ -117,12 +117,22 @@ def _from_file(path):
             image.load()
             _check_size(name, *image.size)  # a few formats only know while they decode
             rgb = _to_rgb(image)
-        except (MemoryError, ImageError):
+        except ImageError:
             raise
+        except MemoryError as error:
+            raise ResourceError(f"{name}: not enough memory to decode {what}; end other programs") from error
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error...
             raise ImageError(f"{name}: truncated or corrupt ({_line(error)}); export it again as png or jpg") from error
         turn = _orientation(image)
     return _upright(rgb, turn)
+
+
+class _Bounded(io.BufferedReader):
+    """A file that never makes room for more than is left of it: a header of 20 bytes may promise 4 GB to come."""
+
+    def read(self, size=-1):
+        left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _heif(known):

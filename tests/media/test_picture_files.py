@@ -243,7 +243,8 @@ class TestMemory:
         "kind, mode, options",
         [
             ("png", "RGBA", {}), ("png", "P", {"transparency": bytes(range(256))}), ("png", "icc", {}),
-            ("jpg", "RGB", {"progressive": True}), ("tif", "RGBA", {"compression": "tiff_deflate"}), ("webp", "RGBA", {"method": 0}),
+            ("jpg", "RGB", {"progressive": True}), ("tif", "RGBA", {"compression": "tiff_deflate"}),
+            ("webp", "RGBA", {"method": 0}),
         ],
     )  # fmt: skip
     def test_sixteen_million_pixels(self, tmp_path, kind, mode, options):
@@ -275,16 +276,31 @@ class TestMemory:
             assert "MB to decode" in said or "not read here" in said
             assert size < 64 << 20
 
-    def test_a_damaged_png_is_not_given_to_another_library(self, tmp_path, photo):
+    def test_a_damaged_png_is_not_given_to_another_library(self, tmp_path, photo, monkeypatch):
+        monkeypatch.setattr(cv2, "imread", lambda *_: pytest.fail("OpenCV was asked"))
         Image.fromarray(photo).resize((40, 48)).save(tmp_path / "a.png")
         data = bytearray((tmp_path / "a.png").read_bytes())
         for length in (0x7FFFFFFF, 0xFFFFFFFF, 0x30000000):
             for place in (8, 33):  # length of IHDR, of IDAT
                 case = bytes(data[:place]) + struct.pack(">I", length) + bytes(data[place + 4 :])
                 (tmp_path / "b.png").write_bytes(case)
+                if place == 8:
+                    with pytest.raises(ImageError, match="corrupt"):
+                        image.load_image(tmp_path / "b.png")
                 said, size = peak(tmp_path / "b.png")
                 assert "corrupt" in said or "unreadable" in said or place == 33  # the pixels may all be there
                 assert size < 32 << 20
+
+    def test_nothing_is_reserved_for_what_a_chunk_claims(self, tmp_path):
+        """An IDAT of 2 GB by its length: Pillow reads to its end, and must not make room for it."""
+        code = "import sys, resource, PIL.Image; from sonic_ms.media.image import load_image; PIL.Image.init()\n"
+        code += "used = int(open('/proc/self/statm').read().split()[0]) * 4096 + (512 << 20)\n"
+        code += "resource.setrlimit(resource.RLIMIT_AS, (used, used)); print(load_image(sys.argv[1]).shape)\n"
+        Image.fromarray(np.full((64, 64), 999, np.uint16)).save(tmp_path / "a.png")
+        data = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "a.png").write_bytes(data[:33] + b"\x7f\xff\xff\xff" + data[37:])
+        command = [sys.executable, "-c", code, tmp_path / "a.png"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "(64, 64, 3)\n"
 
     def test_a_compressed_profile_or_text_is_no_bomb(self, tmp_path, photo):
         Image.fromarray(photo).save(tmp_path / "a.png")
