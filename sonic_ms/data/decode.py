@@ -4,9 +4,10 @@ import contextlib
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, VideoError
+from sonic_ms.errors import VideoError
 from sonic_ms.media.audio import FPS, SAMPLE_RATE
 from sonic_ms.media.ffmpeg import Decoder, blame_host
+from sonic_ms.media.kinds import require_file
 from sonic_ms.media.video import decode_frames, require_picture
 
 MAX_SECONDS = 3 * 3600  # a jump in the time stamps is filled up with frames and silence: here it ends
@@ -14,8 +15,7 @@ MAX_SECONDS = 3 * 3600  # a jump in the time stamps is filled up with frames and
 
 def open_header(path):
     """MediaHeader of a video with a picture. Raises InputMissingError, VideoError, EngineError, ResourceError."""
-    if not path.is_file():
-        raise InputMissingError("no such file")
+    require_file(path, "video")
     return require_picture(path, "")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import ImageError, InputMissingError, ResourceError
-from sonic_ms.media.kinds import what_is
+from sonic_ms.errors import ImageError, ResourceError
+from sonic_ms.media.kinds import require_file, what_is
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000; more is refused from the header, before any pixel is decoded
 MIN_SIDE = 32  # pixels
@@ -53,8 +53,7 @@ def load_image(source):
     if isinstance(source, np.ndarray):
         return _from_array(source)
     path = Path(source)
-    if not path.is_file():
-        raise InputMissingError(f"image {path}: no such file; check the path")
+    require_file(path, f"image {path}")
     if path.stat().st_size == 0:
         raise ImageError(f"image {path}: the file has 0 bytes, expected a photo; export it again")
     with warnings.catch_warnings():

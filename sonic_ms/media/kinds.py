@@ -1,6 +1,9 @@
 """What a file is that nothing here reads, from its first bytes: so that a message can name it and say what to do."""
 
+import os
 import re
+
+from sonic_ms.errors import InputMissingError
 
 HEAD = 4096  # bytes looked at
 
@@ -46,6 +49,14 @@ KINDS = [
     (rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "archive or office document", UNPACK),
 ]  # fmt: skip
 BRANDS = {b"avif": 1, b"avis": 1, b"heic": 0, b"heix": 0}  # compatible brands of mif1 that say more -> row of KINDS
+
+
+def require_file(path, name):
+    """Raise InputMissingError, begun with `name`, unless `path` is a file that may be read."""
+    if not os.path.isfile(path):  # unlike Path.is_file it takes names of any length
+        raise InputMissingError(f"{name}: no such file; check the path")
+    if not os.access(path, os.R_OK):
+        raise InputMissingError(f"{name}: may not be read; change its permissions")
 
 
 def what_is(path):

@@ -10,9 +10,9 @@ import re
 
 import numpy as np
 
-from sonic_ms.errors import AudioError, InputMissingError
+from sonic_ms.errors import AudioError
 from sonic_ms.media.ffmpeg import MAX_ERROR_RATE, Decoder, blame_host, survey
-from sonic_ms.media.kinds import what_is
+from sonic_ms.media.kinds import require_file, what_is
 
 LOST = 0.1  # share of a recording that may be missing before it counts as corrupt
 # A downmix cancels where it keeps less than CANCELLED of the power that unrelated channels would leave, in at least
@@ -24,8 +24,7 @@ EXACT = {"wav", "w64", "aiff", "au"}  # containers whose length is that of their
 
 def require_recording(path):
     """Raise InputMissingError or AudioError unless `path` is a file with something in it."""
-    if not path.is_file():
-        raise InputMissingError(f"audio {path}: no such file; check the path")
+    require_file(path, f"audio {path}")
     if path.stat().st_size == 0:
         raise AudioError(f"audio {path}: the file has 0 bytes, expected a recording; export it again")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import AudioError, InputMissingError, OutputError, SonicError, VideoError
+from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError
 from sonic_ms.media import recording
 from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
 from sonic_ms.media.ffmpeg import THREADS, Decoder, blame_host, end, ffmpeg_remarks, read_header, start
-from sonic_ms.media.kinds import what_is
+from sonic_ms.media.kinds import require_file, what_is
 
 CRF = 14  # x264 quality: grey SSIM of photos stays above 0.99, sharpness within 3 %
 PRESET = "veryfast"
@@ -313,8 +313,7 @@ class VideoInfo:
 
 
 def _require_video(path):
-    if not Path(path).is_file():
-        raise InputMissingError(f"video {path}: no such file; check the path")
+    require_file(path, f"video {path}")
     return require_picture(path, f"video {path}: ")
 
 

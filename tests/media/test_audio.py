@@ -140,7 +140,7 @@ def test_bad_files(tmp_path, kind, message):
 
 
 def test_missing_files(tmp_path):
-    for path in (tmp_path / "none.wav", tmp_path):
+    for path in (tmp_path / "none.wav", tmp_path, tmp_path / ("a" * 300)):
         with pytest.raises(InputMissingError, match="no such file"):
             audio.load_audio(path)
 
