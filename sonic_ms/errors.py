@@ -42,6 +42,10 @@ class AudioError(SonicError):
     """The recording cannot be read, is empty, too short or longer than the configured limit."""
 
 
+class VideoError(SonicError):
+    """A video cannot be read: not a video, corrupt or cut short, without a frame rate, or its frames are too large."""
+
+
 class OutputError(SonicError):
     """The result cannot be written: folder missing or read-only, file exists, disk full, encoder failed."""
 
@@ -78,6 +82,7 @@ EXIT_CODES = {
     AssetError: 9,
     EngineError: 10,
     ResourceError: 11,
+    VideoError: 12,
     Cancelled: 130,
 }
 

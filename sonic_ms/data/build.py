@@ -15,7 +15,7 @@ from sonic_ms.data.index import Index
 from sonic_ms.data.shards import SUFFIXES, page_size, write_shard
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track
-from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, VideoError, WeightsError
 from sonic_ms.face import detect
 from sonic_ms.files.digest import sha256_of, weights_digest
 from sonic_ms.media.audio import FPS
@@ -55,7 +55,7 @@ def build(videos, out, config, model=None, note=print):
         entry = {"video": str(source.path), "sha256": digest, "spans": spans}
         try:
             entry |= build_video(source, digest, out, config, analyzer, encoders)
-        except InputMissingError as error:
+        except (InputMissingError, VideoError) as error:
             entry["error"] = str(error)
             note(f"{source.path}: {error}; passed over")
         index.add(entry)

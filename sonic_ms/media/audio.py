@@ -5,16 +5,15 @@ M. Slaney, "Auditory Toolbox", 1998 (the mel scale).
 """
 
 import math
-import subprocess
-import tempfile
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import AudioError, InputMissingError
-from sonic_ms.media.ffmpeg import PLAYLISTS, ffmpeg_exe, ffmpeg_input, ffmpeg_remarks, read_header
+from sonic_ms.errors import AudioError
+from sonic_ms.media import recording
+from sonic_ms.media.ffmpeg import read_header
 
 SAMPLE_RATE = 16000  # samples a second
 FPS = 25  # video frames a second
@@ -36,27 +35,31 @@ VAD_RANGE_DB = 35  # what is so far below the loudest twentieth is no speech
 VAD_GAP, VAD_SHORTEST, VAD_HANGOVER = 4, 2, 1  # video frames
 
 
-def load_audio(source, max_seconds=None, min_seconds=MIN_SECONDS, sample_rate=SAMPLE_RATE, duration=None):
+def load_audio(source, max_seconds=None, min_seconds=MIN_SECONDS, sample_rate=SAMPLE_RATE, duration=None, notes=None):
     """Speech as float32, mono, 16 kHz, shape (n_samples,), range [-1, 1].
 
     Args:
-        source: path of anything ffmpeg decodes (of a video file the first audio track is used), or an array of shape
-            (n,), (n, channels) or (channels, n); integers are scaled by their type's range, floats are taken as -1..1.
-        max_seconds: longer recordings are refused before they are decoded; None means 3600.
+        source: path of anything ffmpeg decodes, or an array of shape (n,), (n, channels) or (channels, n); integers are
+            scaled by their type's range, floats are taken as -1..1. Of several audio tracks the default one is used, or
+            the first with speech; channels that cancel each other are not mixed, the loudest is used.
+        max_seconds: longer recordings are refused while they are decoded; None means 3600.
         min_seconds: shorter ones are refused too.
         sample_rate: of an array, Hz; a file says its own.
         duration: use only the first so many seconds; then a longer recording is no error.
+        notes: a list that gets a line for everything the user may want to know (see also `speech_note`).
     Raises:
         InputMissingError: no such file. AudioError: unreadable, no audio, too short, too long, not finite.
+        EngineError, ResourceError: ffmpeg is missing or does not run on this machine, or is stuck, or out of memory.
     """
+    notes = [] if notes is None else notes
     max_seconds = MAX_SECONDS if max_seconds is None else max_seconds
     limit = max_seconds if duration is None else min(duration, max_seconds)
     if isinstance(source, np.ndarray):
         name = "audio array"
-        samples = _from_array(source, sample_rate, limit, max_seconds, duration)
+        samples = _from_array(source, sample_rate, limit, max_seconds, duration, notes)
     else:
         name = f"audio {source}"
-        samples = _from_file(Path(source), limit, max_seconds, duration)
+        samples = _from_file(Path(source), limit, max_seconds, duration, notes)
     if duration is not None:
         samples = samples[: round(duration * SAMPLE_RATE)]
     seconds = len(samples) / SAMPLE_RATE
@@ -78,7 +81,7 @@ def _too_long(name, seconds, max_seconds):
     )
 
 
-def _from_array(array, sample_rate, limit, max_seconds, duration):
+def _from_array(array, sample_rate, limit, max_seconds, duration, notes):
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise AudioError(
             f"audio array: shape {array.shape} of {array.dtype}, expected numbers of shape (n,) or (n, channels)"
@@ -98,7 +101,10 @@ def _from_array(array, sample_rate, limit, max_seconds, duration):
         middle = (info.max + info.min + 1) // 2  # 0 for signed types, 128 for uint8
         samples = ((array.astype(np.float64) - middle) / (info.max - middle + 1)).astype(np.float32)
     if samples.ndim == 2:
-        samples = samples.mean(axis=1)
+        size = max(sample_rate // recording.BLOCKS_A_SECOND, 2)
+        channel = recording.cancelling(samples[start : start + size] for start in range(0, len(samples), size))
+        notes += _channel_note(channel, samples.shape[1])
+        samples = samples.mean(axis=1) if channel is None else samples[:, channel].copy()
     if sample_rate != SAMPLE_RATE and len(samples):
         import soxr
 
@@ -106,35 +112,44 @@ def _from_array(array, sample_rate, limit, max_seconds, duration):
     return samples
 
 
-def _from_file(path, limit, max_seconds, duration):
-    if not path.is_file():
-        raise InputMissingError(f"audio {path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise AudioError(f"audio {path}: the file has 0 bytes, expected a recording; export it again")
+def _channel_note(channel, channels):
+    if channel is None:
+        return []
+    return [f"recording: its {channels} channels cancel each other when mixed; channel {channel + 1} is used"]
+
+
+def _from_file(path, limit, max_seconds, duration, notes):
+    recording.require_recording(path)
     header = read_header(path)
-    if header is None or header.format in PLAYLISTS:
-        raise AudioError(
-            f"audio {path}: not a media file that ffmpeg reads; expected wav, mp3, m4a, flac, ogg or a video with sound"
-        )
-    if header.audio is None:
-        raise AudioError(f"audio {path}: has no audio track; expected a recording with speech")
-    if duration is None and header.seconds is not None and header.seconds > max_seconds:
+    recording.require_sound(path, header)
+    exact = header.format in recording.EXACT and header.seconds is not None
+    if duration is None and exact and header.seconds > max_seconds:
         raise _too_long(f"audio {path}", header.seconds, max_seconds)
-    # One second past the limit is enough to see that a header lied, and endless streams end here.
-    command = [ffmpeg_exe(), "-v", "error", "-nostdin", *ffmpeg_input(path), "-map", "0:a:0", "-t", f"{limit + 1:.3f}"]
-    command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
-    with tempfile.TemporaryFile() as raw:  # a file, not a pipe: the samples exist once in memory
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=raw, stderr=subprocess.PIPE)
-        raw.seek(0)
-        samples = np.fromfile(raw, "<f4")
-    seconds = len(samples) / SAMPLE_RATE
-    remarks = ffmpeg_remarks(done.stderr)
-    expected = min(header.seconds or 0, limit)
-    # Decoders pass over a bad frame or two; complaints together with missing sound mean a broken file.
-    if done.returncode or (remarks and seconds < 0.9 * expected):
-        reason = remarks[0] if remarks else f"ffmpeg ended with code {done.returncode}"
-        raise AudioError(f"audio {path}: corrupt, only {seconds:.1f} s could be decoded ({reason}); export it again")
+    track, found = speech_track(path, header, limit)
+    notes += found
+    # One second past the limit is enough to see that it is too long, and endless streams end here.
+    limit += 1
+    channel = recording.channel_instead(path, track, SAMPLE_RATE, limit)
+    notes += _channel_note(channel, track.channels)
+    samples, code, remarks = recording.decode_mono(path, track, SAMPLE_RATE, limit, channel)
+    notes += recording.judge(path, header, track, code, remarks, len(samples) / SAMPLE_RATE, limit)
     return samples
+
+
+def speech_track(path, header, seconds):
+    """(ffmpeg.Track, notes): the audio track of a file that `load_audio` and the VideoWriter use."""
+    return recording.choose_track(path, header, seconds, SAMPLE_RATE, lambda samples: voice_activity(samples).any())
+
+
+def speech_note(samples):
+    """What to tell the user when no speech is found in the samples (n,); None if there is some."""
+    if voice_activity(samples).any():
+        return None
+    level = 20 * np.log10(max(float(np.abs(samples).max(initial=0)), 1e-6))
+    return (
+        f"no speech found in {len(samples) / SAMPLE_RATE:.1f} s of audio (its peak is at {level:.0f} dBFS): the mouth "
+        f"stays shut; check that this is the right recording"
+    )
 
 
 def frame_count(n_samples):

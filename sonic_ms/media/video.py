@@ -8,18 +8,24 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, OutputError
-from sonic_ms.media.audio import FPS, SAMPLE_RATE
-from sonic_ms.media.ffmpeg import ffmpeg_exe, ffmpeg_input, ffmpeg_remarks, read_header
+from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError
+from sonic_ms.media import recording
+from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
+from sonic_ms.media.ffmpeg import THREADS, Decoder, blame_host, end, ffmpeg_remarks, read_header, start
+from sonic_ms.media.kinds import require_file, what_is
 
 CRF = 14  # x264 quality: grey SSIM of photos stays above 0.99, sharpness within 3 %
 PRESET = "veryfast"
 MAX_AUDIO_RATE = 48000  # Hz
+MAX_PIXELS = 64_000_000  # of a frame that is read
+LOST = 0.1  # share of the frames that may be missing before a video counts as corrupt
+DECODING = ["-threads", str(THREADS), "-max_pixels", str(MAX_PIXELS)]
 
 
 def check_output(path, overwrite=False):
@@ -56,14 +62,15 @@ class VideoWriter:
     Args:
         path: output, .mp4.
         size: (width, height) of the frames; an odd last column or row is cropped.
-        audio: path of the original recording (any ffmpeg format; re-encoded to AAC with its own timing), float samples
-            at 16 kHz of shape (n,), or None.
+        audio: path of the original recording (any ffmpeg format; re-encoded to AAC: the samples that `load_audio`
+            gives, at the recording's own rate, mono or stereo), float samples at 16 kHz of shape (n,), or None.
         fps: frames a second.
         crf: x264 quality, 0 (lossless) to 51.
         overwrite: replace an existing file.
         audio_duration: use only the first so many seconds of the audio.
     Raises:
-        OutputError: see `check_output`; also full disk, encoder failed, frame of another size.
+        OutputError: see `check_output`; also full disk, encoder failed, frame of another size, audio unreadable.
+        EngineError, ResourceError: ffmpeg is missing or does not run on this machine, or is out of memory.
     """
 
     def __init__(self, path, size, audio=None, fps=FPS, crf=CRF, overwrite=False, audio_duration=None):
@@ -74,53 +81,51 @@ class VideoWriter:
         self._even = (self.size[0] // 2 * 2, self.size[1] // 2 * 2)
         self._arguments = (audio, fps, crf, audio_duration)
         self._temporary = self.path.absolute().with_name(f".{self.path.stem}.{os.getpid()}.{id(self):x}.partial.mp4")
-        self._resources = contextlib.ExitStack()
-        self._process = None
+        self._process = self._log = self._sound = None
 
     def __enter__(self):
         audio, fps, crf, audio_duration = self._arguments
-        command = [ffmpeg_exe(), "-v", "error", "-y"]
+        command = ["-v", "error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*self._even), "-r", str(fps)]
         command += ["-i", "pipe:0"]
-        if audio is not None:
-            command += self._audio_input(audio, audio_duration)
-        # RGB -> limited-range BT.709, and tagged as such: untagged files are decoded with BT.601 by some players.
-        convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
-        tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-        command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
-        command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary)]
+        passed = ()
         try:
-            self._log = self._resources.enter_context(tempfile.TemporaryFile())
-            # Own session: Ctrl-C reaches Python only, which then decides what happens to the encoder.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log, start_new_session=True
+            if audio is not None:
+                self._sound = self._open_sound(audio, audio_duration)
+                passed = (self._sound.read_end,)
+                command += [*self._sound.arguments, "-map", "0:v:0", "-map", "1:a:0", "-c:a", "aac", "-b:a", "160k"]
+            # RGB -> limited-range BT.709, and tagged as such: untagged files are decoded with BT.601 by some players.
+            convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
+            tags = "format=yuv420p,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+            command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
+            command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary)]
+            # In memory: there may be no folder for temporary files, or no space in it.
+            self._log = os.fdopen(os.memfd_create("ffmpeg"), "w+b")
+            # No limit of memory: what the encoder takes follows from the size of our own frames, not from a file.
+            self._process = start(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log, pass_fds=passed
             )
-        except BaseException as error:
+        except BaseException:
             self._abort()
-            if isinstance(error, OSError):
-                raise OutputError(f"output {self.path}: cannot start the encoder ({error})") from error
             raise
+        if self._sound is not None:
+            self._sound.start()
         return self
 
-    def _audio_input(self, audio, audio_duration):
-        cut = [] if audio_duration is None else ["-t", f"{audio_duration:.6f}"]
+    def _open_sound(self, audio, seconds):
         if isinstance(audio, np.ndarray):
-            raw = self._resources.enter_context(tempfile.NamedTemporaryFile(suffix=".f32"))  # noqa: SIM115
-            np.asarray(audio, "<f4").tofile(raw)
-            raw.flush()
-            source = ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", *cut, *ffmpeg_input(raw.name)]
-            rate = SAMPLE_RATE
-        else:
-            if not Path(audio).is_file():
-                raise InputMissingError(f"audio {audio}: no such file; check the path")
-            source = [*cut, *ffmpeg_input(audio)]
-            header = read_header(audio)
-            rate = (header and header.sample_rate) or MAX_AUDIO_RATE
-        # Time stamps are counted from the first sample, as `load_audio` counts: a track that starts late inside a
-        # video file, or has gaps, keeps in step with the samples the mouth was driven by.
-        options = ["-map", "0:v:0", "-map", "1:a:0", "-af", "asetpts=N/SR/TB", "-c:a", "aac", "-b:a", "160k"]
-        options += ["-ar", str(min(max(rate, SAMPLE_RATE), MAX_AUDIO_RATE))]
-        return source + options
+            return _Sound(SAMPLE_RATE, 1, seconds, _array_blocks(audio))
+        path = Path(audio)
+        try:
+            recording.require_recording(path)
+            header = read_header(path)
+            recording.require_sound(path, header)
+        except AudioError as error:
+            raise OutputError(f"output {self.path}: encoding failed, {error}") from error
+        track, _ = speech_track(path, header, MAX_SECONDS if seconds is None else seconds)
+        rate = min(max(track.sample_rate or MAX_AUDIO_RATE, SAMPLE_RATE), MAX_AUDIO_RATE)
+        channels = min(track.channels, 2)
+        return _Sound(rate, channels, seconds, _file_blocks(path, track, rate, channels))
 
     def write(self, rgb):
         """Append one frame: uint8, shape (height, width, 3)."""
@@ -146,7 +151,7 @@ class VideoWriter:
         except BaseException:
             self._abort()
             raise
-        self._resources.close()
+        self._log.close()
 
     def _finish(self):
         if self.frames == 0:
@@ -156,6 +161,8 @@ class VideoWriter:
         self._process.wait()
         if self._process.returncode or not self._temporary.is_file():
             raise self._failed()
+        if self._sound is not None and (error := self._sound.close()):
+            raise OutputError(f"output {self.path}: encoding failed, the sound is cut short ({error})") from error
         if self.path.exists() and not self._overwrite:
             raise OutputError(f"output {self.path}: was created by someone else meanwhile; choose another name")
         os.replace(self._temporary, self.path)
@@ -164,6 +171,8 @@ class VideoWriter:
         self._log.seek(0)
         lines = ffmpeg_remarks(self._log.read())
         full = next((line for line in lines if "No space left" in line), None)
+        if not full:
+            blame_host(f"output {self.path}", self._process.returncode, lines)
         reason = full or (lines[-1] if lines else f"ffmpeg ended with code {self._process.returncode}")
         advice = "free some space" if full else "check the folder and the recording"
         return OutputError(f"output {self.path}: encoding failed after {self.frames} frames ({reason}); {advice}")
@@ -171,12 +180,79 @@ class VideoWriter:
     def _abort(self):
         """End ffmpeg and remove what it wrote."""
         if self._process is not None:
-            self._process.kill()
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-            self._process.wait()
+            end(self._process)
+        if self._sound is not None:
+            self._sound.close()
         self._temporary.unlink(missing_ok=True)
-        self._resources.close()
+        if self._log is not None:
+            self._log.close()
+
+
+class _Sound:
+    """A thread that feeds the encoder raw samples through a pipe: nothing but their count gives them their time.
+
+    seconds: how many at most, None for all; blocks: iterator of bytes, float32 with `channels` interleaved.
+    """
+
+    def __init__(self, rate, channels, seconds, blocks):
+        self.read_end, self._write_end = os.pipe()
+        self.arguments = ["-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", f"pipe:{self.read_end}"]
+        self._limit = None if seconds is None else 4 * channels * round(seconds * rate)
+        self._blocks = blocks
+        self._error = None
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+
+    def start(self):
+        """Begin, once ffmpeg has its end of the pipe."""
+        os.close(self.read_end)
+        self.read_end = None
+        self._thread.start()
+
+    def _feed(self):
+        left = self._limit
+        try:
+            with contextlib.closing(self._blocks), open(self._write_end, "wb", buffering=0) as pipe:
+                for block in self._blocks:
+                    part = memoryview(block)[:left]
+                    while part:
+                        part = part[pipe.write(part) :]
+                    if left is not None:
+                        left -= min(len(block), left)
+                        if not left:
+                            break
+        except BrokenPipeError:
+            pass  # the encoder has gone; its own words say why
+        except (SonicError, OSError) as error:
+            self._error = error
+
+    def close(self):
+        """Wait for the thread; the error that cut the sound short, or None."""
+        if self.read_end is not None:  # never started
+            os.close(self.read_end)
+            os.close(self._write_end)
+            self.read_end = None
+            self._blocks.close()
+        elif self._thread.is_alive():
+            self._thread.join()
+        return self._error
+
+
+def _array_blocks(samples):
+    """Yield the samples (n,) as bytes, 64 kB at a time."""
+    data = memoryview(np.ascontiguousarray(samples, "<f4")).cast("B")
+    for begin in range(0, len(data), 1 << 16):
+        yield data[begin : begin + (1 << 16)]
+
+
+def _file_blocks(path, track, rate, channels):
+    """Yield the samples of a file's track as bytes."""
+    with recording.blocks(path, track, rate, channels, f"audio {path}") as decoder:
+        while data := decoder.read(1 << 16):
+            yield data
+        code, remarks = decoder.finish()
+    if code:
+        blame_host(f"audio {path}", code, remarks)
+        raise AudioError(f"audio {path}: corrupt ({remarks[0] if remarks else f'code {code}'}); export it again")
 
 
 class Video:
@@ -241,53 +317,113 @@ class VideoInfo:
 
 
 def _require_video(path):
-    if not Path(path).is_file():
-        raise InputMissingError(f"video {path}: no such file; check the path")
+    require_file(path, f"video {path}")
+    return require_picture(path, f"video {path}: ")
+
+
+def require_picture(path, name):
+    """MediaHeader of a file with a video track whose frames are small enough; VideoError, begun with `name`."""
     header = read_header(path)
     if header is None or header.video is None:
-        raise InputMissingError(f"video {path}: not a video that ffmpeg reads; expected an mp4")
+        known = what_is(path)
+        found = f" (it is a {known[0]})" if known and header is None else ""
+        raise VideoError(f"{name}corrupt or not a video that ffmpeg reads{found}; expected an mp4")
+    size = re.search(r", (\d+)x(\d+)", header.video)
+    if size is None:
+        raise VideoError(f"{name}its header gives no size of the frames; convert it to mp4")
+    check_pixels(name, *map(int, size.groups()))
     return header
 
 
+def check_pixels(name, width, height):
+    """Raise VideoError, begun with `name`, for a frame too large to decode."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise VideoError(
+            f"{name}frames of {width}x{height}, expected at most {MAX_PIXELS // 10**6} million pixels; scale it down"
+        )
+
+
+def frame_rate(header):
+    """Frames a second from a header; 0 if it does not say."""
+    found = re.search(r"([\d.]+)(k?) (?:fps|tbr)", header.video)
+    return float(found.group(1)) * (1000 if found.group(2) else 1) if found else 0.0
+
+
+def judge_frames(name, count, expected, code, remarks):
+    """Raise VideoError, begun with `name`, if ffmpeg could decode only `count` of about `expected` frames."""
+    if code or not count:
+        blame_host(name.rstrip(": ") or "video", code, remarks)
+    if not count or ((code or remarks) and count < (1 - LOST) * expected):
+        reason = f" ({remarks[0]})" if remarks else ""
+        raise VideoError(f"{name}corrupt, only {count} of {expected:.0f} frames can be decoded{reason}")
+
+
+def decode_frames(path, header, filters, rate, name, passthrough=False):
+    """Yield the frames of a video's first track, uint8 RGB (height, width, 3), sizes as they come.
+
+    filters: of ffmpeg, in front of the conversion to RGB; rate: frames a second they let through; passthrough: neither
+    drop nor repeat a frame because of its time stamp. Raises VideoError, begun with `name`, at the end of a video of
+    which LOST or more cannot be decoded, and ResourceError, EngineError.
+    """
+    convert = [*filters, "scale=flags=bicubic+accurate_rnd+full_chroma_int", "format=rgb24"]
+    options = ["-map", f"0:{header.video_index}", "-vf", ",".join(convert)]
+    options += ["-fps_mode", "passthrough"] if passthrough else []
+    options += ["-c:v", "ppm", "-f", "image2pipe"]  # every frame carries its own size
+    count = 0
+    with Decoder(path, options, name.rstrip(": ") or "video", DECODING) as decoder:
+        while decoder.read_line():  # "P6"
+            size = decoder.read_line().split()
+            if len(size) != 2:
+                break
+            width, height = map(int, size)
+            check_pixels(name, width, height)
+            decoder.read_line()  # "255"
+            pixels = decoder.read_all(width * height * 3)
+            if len(pixels) < width * height * 3:
+                break
+            count += 1
+            yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        code, remarks = decoder.finish()
+    judge_frames(name, count, rate * (header.seconds or 0), code, remarks)
+
+
 def probe(path):
-    """VideoInfo of a video file. Decodes it once for the count of frames and once for the count of samples."""
+    """VideoInfo of a video file. Decodes it once for the count of frames and once for the count of samples.
+
+    Raises InputMissingError, VideoError, ResourceError, EngineError.
+    """
     header = _require_video(path)
+    name = f"video {path}"
     found = re.match(r"(\w+).*?, (\w+)(?:\(([^)]*)\))?.*?, (\d+)x(\d+)", header.video)
+    fps = frame_rate(header)
+    if found is None or not fps:
+        raise VideoError(f"{name}: its header gives no frame rate or no pixel format; convert it to mp4")
     codec, pix_fmt, colour, width, height = found.groups()
-    fps = float(re.search(r"([\d.]+) fps", header.video).group(1))
     # The null muxer takes frames as they come, so nothing is duplicated or dropped to even out time stamps.
-    command = [ffmpeg_exe(), "-v", "error", "-nostdin", *ffmpeg_input(path), "-map", "0:v:0", "-f", "null"]
-    report = subprocess.run([*command, "-progress", "pipe:1", "-"], stdin=subprocess.DEVNULL, capture_output=True)
-    frames = int(re.findall(rb"^frame=\s*(\d+)", report.stdout, re.M)[-1])
-    samples = 0
+    options = ["-map", f"0:{header.video_index}", "-f", "null", "-progress", "pipe:1"]
+    with Decoder(path, options, name, DECODING) as decoder:
+        frames = 0
+        while line := decoder.read_line():
+            if number := re.match(rb"frame=\s*(\d+)", line):
+                frames = int(number.group(1))
+        code, remarks = decoder.finish()
+    judge_frames(f"{name}: ", frames, fps * (header.seconds or 0), code, remarks)
+    samples, rate = 0, header.sample_rate or SAMPLE_RATE
     if header.audio:
-        command = [ffmpeg_exe(), "-v", "error", "-nostdin", *ffmpeg_input(path), "-map", "0:a:0", "-ac", "1"]
-        with subprocess.Popen([*command, "-f", "s16le", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as pipe:
-            while block := pipe.stdout.read(1 << 20):
+        with recording.blocks(path, header.tracks[0], rate, 1, name) as decoder:
+            while block := decoder.read(1 << 20):
                 samples += len(block)
-        samples //= 2  # bytes -> 16-bit samples
-    audio_seconds = samples / header.sample_rate if header.audio else 0.0
+        samples //= 4  # bytes -> float32 samples
     audio_codec = re.match(r"\w+", header.audio).group() if header.audio else None
     return VideoInfo(
-        int(width), int(height), fps, frames, frames / fps, audio_seconds, codec, audio_codec, pix_fmt, colour
+        int(width), int(height), fps, frames, frames / fps, samples / rate, codec, audio_codec, pix_fmt, colour
     )
 
 
 def read_video(path):
-    """Yield the frames of a video one by one: uint8 RGB, shape (height, width, 3). Raises InputMissingError."""
-    _require_video(path)
-    command = [ffmpeg_exe(), "-v", "error", "-nostdin", *ffmpeg_input(path), "-map", "0:v:0"]
-    # Even time stamps, so that the constant-rate writer neither drops nor repeats a frame.
-    command += ["-vf", "setpts=N/FRAME_RATE/TB,scale=flags=bicubic+accurate_rnd+full_chroma_int,format=rgb24"]
-    command += ["-c:v", "ppm", "-f", "image2pipe", "-"]  # every frame carries its own size
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    try:
-        while process.stdout.readline():  # "P6"
-            width, height = map(int, process.stdout.readline().split())
-            process.stdout.readline()  # "255"
-            pixels = process.stdout.read(width * height * 3)
-            yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
-    finally:  # also when the caller stops early
-        process.kill()
-        process.stdout.close()
-        process.wait()
+    """Yield the frames of a video one by one: uint8 RGB, shape (height, width, 3).
+
+    Raises InputMissingError, VideoError (at the latest at the end), ResourceError, EngineError.
+    """
+    header = _require_video(path)
+    yield from decode_frames(path, header, [], frame_rate(header), f"video {path}: ", passthrough=True)

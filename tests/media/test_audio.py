@@ -10,7 +10,7 @@ import pytest
 
 from sonic_ms.errors import AudioError, InputMissingError
 from sonic_ms.media import audio
-from sonic_ms.media.ffmpeg import MediaHeader
+from sonic_ms.media.ffmpeg import MediaHeader, ffmpeg_exe
 
 
 def write_wav(path, samples, rate=16000, channels=1):
@@ -23,7 +23,7 @@ def write_wav(path, samples, rate=16000, channels=1):
 
 
 def convert(source, target, *options):
-    subprocess.run([audio.ffmpeg_exe(), "-v", "error", "-y", "-i", source, *options, target], check=True)
+    subprocess.run([ffmpeg_exe(), "-v", "error", "-y", "-i", source, *options, target], check=True)
     return target
 
 
@@ -108,7 +108,7 @@ def bad_file(kind, folder):
         write_wav(path, np.zeros({"zero": 0, "short": 3200}[kind]))
     elif kind == "mute":
         source = ["-f", "lavfi", "-i", "color=s=64x64:d=1", "-f", "mp4", str(path)]
-        subprocess.run([audio.ffmpeg_exe(), "-v", "error", *source], check=True)
+        subprocess.run([ffmpeg_exe(), "-v", "error", *source], check=True)
     elif kind == "noise":
         path = path.with_suffix(".mp3")
         path.write_bytes(rng.bytes(50000))
@@ -140,7 +140,7 @@ def test_bad_files(tmp_path, kind, message):
 
 
 def test_missing_files(tmp_path):
-    for path in (tmp_path / "none.wav", tmp_path):
+    for path in (tmp_path / "none.wav", tmp_path, tmp_path / ("a" * 300)):
         with pytest.raises(InputMissingError, match="no such file"):
             audio.load_audio(path)
 
@@ -148,8 +148,8 @@ def test_missing_files(tmp_path):
 def test_too_long_is_refused_from_the_header(tmp_path, monkeypatch):
     path = write_wav(tmp_path / "a.wav", np.zeros(32000))
     runs = []
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: runs.append(args) or run(*args, **options))
+    run = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: runs.append(args) or run(*args, **options))
     with pytest.raises(AudioError, match="2 s of audio or more, expected at most 1 s"):
         audio.load_audio(path, max_seconds=1)
     assert len(runs) == 1  # the header only

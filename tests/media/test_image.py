@@ -119,7 +119,7 @@ def test_bad_files(tmp_path, photo):
         with pytest.raises(ImageError, match=message) as error:
             image.load_image(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)
-    for path in (tmp_path / "none.png", tmp_path):
+    for path in (tmp_path / "none.png", tmp_path, tmp_path / ("a" * 300)):
         with pytest.raises(InputMissingError, match="no such file"):
             image.load_image(path)
 

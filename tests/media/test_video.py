@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonic_ms.errors import InputMissingError, OutputError
-from sonic_ms.media import audio, video
+from sonic_ms.errors import InputMissingError, OutputError, VideoError
+from sonic_ms.media import audio, ffmpeg, video
 
 SIZE = (128, 96)
 
@@ -164,7 +164,7 @@ def test_full_disk_is_named(tmp_path, monkeypatch):
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho 'av_write_frame(): No space left on device' >&2\necho bye >&2\nexit 1\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(video, "ffmpeg_exe", lambda: str(fake))
+    monkeypatch.setattr(ffmpeg, "ffmpeg_exe", lambda: str(fake))
     with pytest.raises(OutputError, match=r"No space left on device.*free some space"):
         write(tmp_path / "a.mp4", [grey(1)] * 1000)
 
@@ -242,7 +242,7 @@ def test_reading_stops_early_without_an_orphan(tmp_path):
 
 def test_reading_what_is_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
-    for name in ("none.mp4", "text.mp4"):
+    for name, kind in (("none.mp4", InputMissingError), ("text.mp4", VideoError)):
         for read in (video.probe, lambda path: next(video.read_video(path))):
-            with pytest.raises(InputMissingError, match=name):
+            with pytest.raises(kind, match=name):
                 read(tmp_path / name)
