@@ -31,7 +31,11 @@ SMALL = {
     "edge_audio": {"utterances": 4, "loop": {"batch_size": 2}},
     "edge_distill": {"loop": {"batch_size": 2}},
     "edge_renderer": {"faces": 2, "loop": {"batch_size": 2}},
-    "syncnet": {"network": {"frames": 4, "channels": [8, 16], "embedding": 16}, "per_clip": 2, "loop": {"batch_size": 4}},
+    "syncnet": {
+        "network": {"frames": 4, "channels": [8, 16], "embedding": 16},
+        "per_clip": 2,
+        "loop": {"batch_size": 4},
+    },
 }
 WRITES = {
     "base_finetune": "model/unet",
@@ -40,7 +44,12 @@ WRITES = {
     "edge_renderer": "painter",
     "syncnet": "syncnet",
 }
-NEEDS = {"base_finetune": ("shards",), "syncnet": ("shards",), "edge_distill": ("teacher",), "edge_renderer": ("portraits",)}
+NEEDS = {
+    "base_finetune": ("shards",),
+    "syncnet": ("shards",),
+    "edge_distill": ("teacher",),
+    "edge_renderer": ("portraits",),
+}
 
 
 @pytest.fixture(scope="module")
