@@ -7,8 +7,8 @@ Each case is a process of its own: it builds the networks and the trainer, compi
 takes three real steps and notes the largest. The difference is what a step needs beside weights and optimizer:
 activations, gradients, and what the kernels load when they first run. The last is measured too: by a case whose
 activations are next to nothing. Constants of sonic_ms/train/base/activations.py may be fitted to the cases marked
-`fit`, never to those marked `check`. Exit code 1 if a `check` is off by more than 15 %. float32 only: the CPU's kernels for
-float16 keep indices (docs/deploy.md), which an Ascend has no use for.
+`fit`, never to those marked `check`. Exit code 1 if a `check` is off by more than 15 %. float32 only: the CPU's kernels
+for float16 keep indices (docs/deploy.md), which an Ascend has no use for.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write a tiny checkpoint tree in the published layout, with random weights, for trying the converter.
 
-    python -m bench.make_tiny_checkpoint DIR [--seed 0]
+python -m bench.make_tiny_checkpoint DIR [--seed 0]
 """
 
 import sys

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
 from sonic_ms.deploy.verify import verify
 from sonic_ms.media.video import read_video
@@ -14,6 +16,7 @@ OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration",
 OPTIONS += ["--min-resolution", str(SIDE)]
 
 
+@pytest.mark.needs("lite")
 def test_all_units_agree(edge_bundle):
     rows = verify(edge_bundle, ["onnxruntime", "lite"])
     assert [(row["engine"], row["output"]) for row in rows] == [
@@ -23,6 +26,7 @@ def test_all_units_agree(edge_bundle):
     assert all(row["relative_l2"] <= 1e-5 for row in rows)  # lite may be off by 1e-3, but is not
 
 
+@pytest.mark.needs("lite")
 def test_one_video_from_every_engine(edge_bundle, tmp_path):
     cells, mindir, onnx, lite = (tmp_path / f"{name}.mp4" for name in ("cells", "mindir", "onnx", "lite"))
     bundle = ["--bundle", str(edge_bundle.folder)]

@@ -186,7 +186,8 @@ def test_frames_of_a_chunk(tmp_path):
 def test_onnx_may_be_imported_before_mindspore(tmp_path):
     """They want different implementations of protobuf; only MindSpore used to die of it."""
     code = (
-        "import onnx; from tests.support.deploy_toys import export_toys; from sonic_ms.runtime.ms import start; start()\n"
+        "import onnx; from tests.support.deploy_toys import export_toys\n"
+        "from sonic_ms.runtime.ms import start; start()\n"
         f"b = export_toys({str(tmp_path / 'bundle')!r}); print(len(onnx.load(b.path('padded', 'onnx')).graph.node))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}

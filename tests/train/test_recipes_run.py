@@ -90,7 +90,12 @@ def small(recipe, places):
     return values | {key: str(place) for key, place in places.items() if key in values and isinstance(values[key], str)}
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def case(recipe):
+    marks = [pytest.mark.needs("espeak-ng", "flite")] if recipe == "edge_audio" else [pytest.mark.slow]
+    return pytest.param(recipe, marks=marks)
+
+
+@pytest.mark.parametrize("recipe", [case(recipe) for recipe in sorted(RECIPES)])
 def test_a_recipe_runs_past_its_first_validation(recipe, request, tmp_path):
     places = {}
     for name in NEEDS.get(recipe, ()):
