@@ -9,8 +9,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sonic_ms" / "__init__.py").read_text()).group(1)
 
 # MindSpore 2.9 and newer run Conv2d on a reference kernel on x86 CPUs (about 200 times slower); NumPy 1 is what
-# MindSpore's binaries are built against, and OpenCV 4.12 dropped it. The lower bounds are what .ci/run installs together:
-# Pillow before 9.3 cannot read TIFF as media/image.py does, the first OpenCV 4.8 was withdrawn, older soxr has no wheel.
+# MindSpore's binaries are built against, and OpenCV 4.12 dropped it. The lower bounds are what .ci/run installs
+# together: Pillow before 9.3 cannot read TIFF as media/image.py does, the first OpenCV 4.8 was withdrawn, older soxr
+# has no wheel.
 REQUIRES = [
     "mindspore>=2.7.1,<2.9",
     "numpy>=1.23.5,<2",
