@@ -31,17 +31,22 @@ def _flite():
 NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite}  # scripts/test installs them; each raises without it
 
 
+def _lacks(name):
+    try:
+        NEEDS[name]()
+    except Exception as error:
+        return f"needs {name}: {error}"
+
+
 @pytest.hookimpl(tryfirst=True)  # before any fixture
 def pytest_runtest_setup(item):
     """The one rule for what a machine lacks: tests marked `needs` are skipped with the reason, in CI they fail."""
-    for name in {name for mark in item.iter_markers("needs") for name in mark.args}:
-        try:
-            NEEDS[name]()
-        except Exception as error:
-            reason = f"needs {name}: {error}"
-            if os.environ.get("CI"):
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+    needed = {name for mark in item.iter_markers("needs") for name in mark.args}
+    reasons = [reason for name in sorted(needed) if (reason := _lacks(name))]
+    if reasons and os.environ.get("CI"):
+        pytest.fail("; ".join(reasons), pytrace=False)
+    if reasons:
+        pytest.skip("; ".join(reasons))
 
 
 @pytest.fixture(scope="session")
