@@ -7,10 +7,15 @@ import mindspore  # noqa: F401, I001
 import ctypes
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests press Ctrl-C in their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lite():
