@@ -174,6 +174,7 @@ def test_bad_weights_are_named(capsys, tmp_path, monkeypatch):
     assert (found, message.count("\n")) == (8, 0) and "not finite" in message
 
 
+@pytest.mark.slow
 def test_ctrl_c_removes_the_partial_file(tmp_path):
     import signal
     import time

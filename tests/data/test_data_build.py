@@ -17,6 +17,8 @@ from sonic_ms.data.shards import Shards, page_size, pictures, read_rows, unpack,
 from sonic_ms.errors import OutputError, UsageError, WeightsError
 from sonic_ms.files.digest import sha256_of
 
+pytestmark = [pytest.mark.slow]
+
 CONFIG = DataConfig(resolution=64, min_face=40)
 
 

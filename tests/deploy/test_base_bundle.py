@@ -27,6 +27,8 @@ from sonic_ms.runtime.mindir import read_mindir
 from sonic_ms.runtime.ms import start
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
+pytestmark = [pytest.mark.slow]
+
 ENGINES = ("mindspore", "onnxruntime", "lite")
 SIDE, TICKS = 64, 11  # pixels, and frames of the video
 OPTIONS = {

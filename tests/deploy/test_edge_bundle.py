@@ -11,6 +11,8 @@ from sonic_ms.deploy.verify import verify
 from sonic_ms.media.video import read_video
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
+pytestmark = [pytest.mark.slow]
+
 SIDE = 512  # pixels of the moving square, which with this much room around the face is the whole picture
 OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration", "1.2", "--expand-ratio", "1.0"]
 OPTIONS += ["--min-resolution", str(SIDE)]

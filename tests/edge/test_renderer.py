@@ -51,6 +51,7 @@ def mouth_box(rig):
     return slice(int(y), int(y + h) + 1), slice(int(x), int(x + w) + 1)
 
 
+@pytest.mark.slow
 def test_a_face_at_rest_is_the_photo_itself(scene):
     crop, rig, render = scene
     frame = render(np.zeros(8), np.zeros(6))
@@ -58,6 +59,7 @@ def test_a_face_at_rest_is_the_photo_itself(scene):
     np.testing.assert_allclose(frame, crop, atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_painter_is_told_where_teeth_end_and_part(scene):
     crop, rig, _ = scene
     curves = np.zeros((1, 8))
@@ -137,6 +139,7 @@ def test_placement_maps_the_rectangle_onto_itself():
     assert np.all(placed[:60] == 0) and np.all(placed[200:] == 0)
 
 
+@pytest.mark.slow
 def test_the_photos_own_teeth_keep_their_colour():
     rng = np.random.default_rng(5)
     rig = dataclasses.replace(random_rig(rng, open_photo=True), light=np.array([0.9, 0.8, 0.6]))

@@ -48,6 +48,7 @@ def small_loss(config):
 
 
 @pytest.mark.parametrize(("precision", "average", "devices"), [("fp32", 0.0, 1), ("fp16", 0.9, 1), ("fp16", 0.0, 4)])
+@pytest.mark.slow
 def test_weights_and_optimizer_are_those_of_the_trainer(precision, average, devices):
     config = recipe(
         trainable=["audio", "lora"], loop={"precision": precision, "average": average, "shard_optimizer": devices > 1}
@@ -126,6 +127,7 @@ def test_steps_that_were_measured(number, monkeypatch):
     assert predicted(number) == pytest.approx(MEASURED[number] * 1e6, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_step_with_the_lip_sync_term_computes_its_decoder_again():
     """Measured here and now: 874 MB on two cores, 1526 MB when recompute stops at the decoder's attention."""
     number = next(i for i, (_, changes) in enumerate(CASES) if changes.get("decoder") and changes.get("recompute"))

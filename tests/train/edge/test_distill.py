@@ -56,6 +56,7 @@ def run(videos, tmp_path_factory):
 
 
 @pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_student_comes_nearer_on_what_it_has_not_heard(run):
     _, last = run
     assert float(last["test_open"]) < 0.85 * float(last["was_open"])  # 0.64 to 0.74 on three seeds
@@ -63,6 +64,7 @@ def test_the_student_comes_nearer_on_what_it_has_not_heard(run):
 
 
 @pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_student_opens_later(run):
     """By about as many frames as its teacher."""
     out, _ = run
@@ -73,6 +75,7 @@ def test_the_student_opens_later(run):
 
 
 @pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_run_leaves_a_whole_model(run):
     out, _ = run
     painter = "painter/model.safetensors"

@@ -29,6 +29,8 @@ from sonic_ms.pipeline import load_model
 from sonic_ms.train.edge import footage, mouth_pairs, personalize
 from sonic_ms.train.edge.renderer import random_curves
 
+pytestmark = [pytest.mark.slow]
+
 
 def shipped():
     return load_weights(Painter(PainterConfig()).set_train(False), EDGE_FOLDER / "painter")
