@@ -12,8 +12,6 @@ from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.face.detect import Face
 from sonic_ms.face.mesh import average_face
 
-pytestmark = [pytest.mark.slow]
-
 
 def still_track(n, box=(60, 40, 120, 160)):
     """A face that never moves, 300x300 pixels."""
