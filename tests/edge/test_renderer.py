@@ -79,6 +79,7 @@ def test_nearness_peaks_on_the_gaps():
     np.testing.assert_allclose(nearness(side, UPPER_GAPS).asnumpy(), [1] * len(UPPER_GAPS) + [0, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_opening_the_mouth_changes_the_mouth_and_spares_the_forehead(scene):
     crop, rig, render = scene
     curves = np.zeros(8)
@@ -104,6 +105,7 @@ def test_texture_gives_pixels_back_exactly_and_a_shift_of_one_pixel_too():
     np.testing.assert_array_equal(look(1 / 32)[:, :-1], crop[:, 1:])
 
 
+@pytest.mark.slow
 def test_folded_norms_change_nothing():
     rng = np.random.default_rng(3)
     plain, folded = (Painter(PainterConfig((8, 8, 8))).set_train(False) for _ in range(2))

@@ -18,7 +18,7 @@ from sonic_ms.runtime import lite, lite_process
 from sonic_ms.runtime.lite import LiteEngine
 from tests.support.lite_graphs import HUGE, MIX, SLOW, values
 
-pytestmark = [pytest.mark.needs("lite")]
+pytestmark = [pytest.mark.needs("lite"), pytest.mark.slow]
 
 
 def pid(engine):
