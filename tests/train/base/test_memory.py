@@ -137,6 +137,7 @@ def test_a_step_with_the_lip_sync_term_computes_its_decoder_again():
     assert measured == pytest.approx(predicted(number), rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_fits_the_devices_that_it_names():
     def total(devices=1, **changes):
         config = recipe(**changes)
@@ -150,6 +151,7 @@ def test_the_shipped_recipe_fits_the_devices_that_it_names():
     check_memory(PUBLISHED["unet"], unbuilt_shapes(PUBLISHED, config), config, 64, 64, free=large)
 
 
+@pytest.mark.slow
 def test_the_lip_sync_term_is_planned():
     """Of its decoder everything comes on top: it works while all that the UNet keeps is there."""
     plain, synced = recipe(), recipe(sync={"expert": "none"})
