@@ -91,10 +91,10 @@ def small(recipe, places):
 
 
 def case(recipe):
-    marks = [pytest.mark.needs("espeak-ng", "flite")] if recipe == "edge_audio" else [pytest.mark.slow]
-    return pytest.param(recipe, marks=marks)
+    return pytest.param(recipe, marks=[pytest.mark.needs("espeak-ng", "flite")] if recipe == "edge_audio" else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [case(recipe) for recipe in sorted(RECIPES)])
 def test_a_recipe_runs_past_its_first_validation(recipe, request, tmp_path):
     places = {}

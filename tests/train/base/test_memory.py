@@ -122,6 +122,7 @@ def predicted(number):
 
 
 @pytest.mark.parametrize("number", range(1, len(CASES)))
+@pytest.mark.slow
 def test_steps_that_were_measured(number, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert predicted(number) == pytest.approx(MEASURED[number] * 1e6, rel=0.15)
