@@ -1,7 +1,7 @@
 # sonic_ms with onnxruntime on a CPU, linux/amd64 and linux/arm64. No MindSpore inside: graphs come in a bundle.
 #
 #   docker build -t sonic-ms .                      (for a box from a PC: docker buildx build --platform linux/arm64 ...)
-#   docker run --rm -v "$PWD:/work" sonic-ms generate --bundle edge_bundle --image portrait.jpg --audio speech.wav \
+#   docker run --rm -v "$PWD:/files" sonic-ms generate --bundle edge_bundle --image portrait.jpg --audio speech.wav \
 #       --output talk.mp4
 FROM python:3.11-slim-bookworm
 
@@ -32,6 +32,6 @@ RUN pip install --no-deps /src \
     && chmod -R a+rX /opt/assets
 
 USER 1000
-WORKDIR /work
+WORKDIR /files
 ENTRYPOINT ["sonic-ms"]
 CMD ["--help"]

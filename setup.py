@@ -9,17 +9,19 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sonic_ms" / "__init__.py").read_text()).group(1)
 
 # MindSpore 2.9 and newer run Conv2d on a reference kernel on x86 CPUs (about 200 times slower); NumPy 1 is what
-# MindSpore's binaries are built against, and OpenCV 4.12 dropped it.
+# MindSpore's binaries are built against, and OpenCV 4.12 dropped it. The lower bounds are what .ci/run installs
+# together: Pillow before 9.3 cannot read TIFF as media/image.py does, the first OpenCV 4.8 was withdrawn, older soxr
+# has no wheel.
 REQUIRES = [
     "mindspore>=2.7.1,<2.9",
-    "numpy<2",
-    "opencv-python-headless>=4.8,<4.12",
-    "imageio-ffmpeg>=0.6",
+    "numpy>=1.23.5,<2",
+    "opencv-python-headless>=4.8.0.76,<4.12",
+    "imageio-ffmpeg>=0.6.0",
+    "pillow>=9.3",
     "pydantic>=2.6",
-    "pillow>=9",
-    "pyyaml>=6",
-    "safetensors>=0.4",
-    "soxr>=0.3",
+    "pyyaml>=6.0",
+    "safetensors>=0.4.0",
+    "soxr>=0.3.4",
     "tqdm>=4.60",
 ]
 EXTRAS = {
@@ -31,6 +33,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
+        "mypy==2.4.1",
         "librosa>=0.10",
         "matplotlib>=3.7",
         "tensorboardX>=2.6",

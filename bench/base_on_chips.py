@@ -2,8 +2,8 @@
 
     python -m bench.base_on_chips [WIDTHxHEIGHT [FRAMES]]     # FRAMES the decoder takes at once, default 8
 
-Prints the tables of docs/ascend.md as Markdown. The graphs are exported in float16 with random weights and never run.
-Needs 8 GB of memory, 6 GB of disk and some minutes.
+Prints the tables of docs/measured/ascend.md as Markdown. The graphs are exported in float16 with random weights and
+never run. Needs 8 GB of memory, 6 GB of disk and some minutes.
 """
 
 import sys

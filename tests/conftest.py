@@ -4,10 +4,54 @@
 import mindspore  # noqa: F401, I001
 
 
+import ctypes
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests press Ctrl-C in their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _lite():
+    from sonic_ms.runtime.lite import find_python
+
+    find_python()
+
+
+def _espeak():
+    ctypes.CDLL("libespeak-ng.so.1")
+
+
+def _flite():
+    if not shutil.which("flite"):
+        raise FileNotFoundError("no command flite; apt-get install flite")
+
+
+NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite}  # scripts/test installs them; each raises without it
+
+
+def _lacks(name):
+    try:
+        NEEDS[name]()
+    except Exception as error:
+        return f"needs {name}: {error}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture
+def pytest_runtest_setup(item):
+    """The one rule for what a machine lacks: tests marked `needs` are skipped with the reason, in CI they fail."""
+    needed = {name for mark in item.iter_markers("needs") for name in mark.args}
+    reasons = [reason for name in sorted(needed) if (reason := _lacks(name))]
+    if reasons and os.environ.get("CI"):
+        pytest.fail("; ".join(reasons), pytrace=False)
+    if reasons:
+        pytest.skip("; ".join(reasons))
 
 
 @pytest.fixture(scope="session")

@@ -189,6 +189,7 @@ def test_a_folder_says_what_it_is(capsys, tmp_path):
     assert (found, message.count("\n")) == (8, 0) and "not the folder of a model" in message
 
 
+@pytest.mark.slow
 def test_ctrl_c_removes_the_partial_file(tmp_path):
     import signal
     import time

@@ -19,6 +19,8 @@ from sonic_ms.media.image import load_image
 from sonic_ms.media.video import probe
 from tests.support import tiny_checkpoint as make_tiny_checkpoint
 
+pytestmark = [pytest.mark.slow]
+
 FACE = "150,110,200,240"  # of the package's portrait: random detectors find nothing
 BOX = tuple(float(side) for side in FACE.split(","))
 SECONDS, TICKS, FRAMES = 0.44, 11, 6  # of speech, of the video at 25 a second, and those that are generated

@@ -11,6 +11,8 @@ import sonic_ms
 from sonic_ms.errors import UsageError
 from sonic_ms.face import choose, mesh
 
+pytestmark = [pytest.mark.slow]
+
 EXAMPLES = Path(sonic_ms.__file__).parent / "examples"
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from sonic_ms.errors import ResourceError
 
 GB = 1e9
-# Measured on MindSpore 2.7.2, CPU, see docs/base.md. Bytes that a compiled transformer with its residual block keeps,
-# what the interpreter and MindSpore take, and what kernels keep of the weights beside them (packed forms).
+# Measured on MindSpore 2.7.2, CPU, see docs/measured/base.md. Bytes that a compiled transformer with its residual block
+# keeps, what the interpreter and MindSpore take, and what kernels keep of the weights beside them (packed forms).
 COMPILED_BYTES, START_BYTES, PACKED_SHARE = 100e6, 420e6, 0.09
 # Activations that are alive at the peak, in tensors of the finest level: (b * t, c0, h, w) of the UNet, and of the
 # decoder at the full size of the picture.

@@ -7,7 +7,7 @@ for rounding: 4e-7 and 3e-6 of a layer's output. Sources: Winograd, "Arithmetic 
 and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 For inference in float32 on pictures of one size: a half has too few digits for it, and an NPU multiplies windows as
-they are. `rearrange` puts it into the UNet of sonic-base; docs/base.md has what that brings and takes.
+they are. `rearrange` puts it into the UNet of sonic-base; docs/measured/base.md has what that brings and takes.
 """
 
 import numpy as np

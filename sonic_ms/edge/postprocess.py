@@ -53,7 +53,8 @@ def follow_loudness(curves, envelope):
     """Open wider on loud syllables and less on quiet ones, as speakers do; closures stay.
 
     The audio encoder is blind to level (it must be: recordings differ), so stress has to come from here. On the real
-    recordings this lifts the correlation of opening and loudness from 0.16-0.62 to 0.62-0.87 (docs/decisions.md).
+    recordings this lifts the correlation of opening and loudness from 0.16-0.62 to 0.62-0.87:
+    docs/decisions/2026-11-22-articulation-follows-loudness.md.
     """
     curves = curves.copy()
     opened = curves[:, OPEN] > CLOSED

@@ -19,6 +19,8 @@ from sonic_ms.files.weights import load_config, load_weights
 from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
 from tests.support.torch_reference import SonicUNet, random_state, rife, tiny_vae, yoloface
 
+pytestmark = [pytest.mark.slow]
+
 RNG = np.random.default_rng(3)
 
 

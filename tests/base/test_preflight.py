@@ -98,6 +98,7 @@ def test_time_grows_with_steps_windows_and_pixels():
     assert seconds(overlap=5) > seconds()
 
 
+@pytest.mark.slow
 def test_a_probe_measures_every_level():
     config = UNetConfig((32, 64), (1, 2), 24, 16, 48, layers_per_block=1, num_frames=2)
     speeds = preflight.probe(config, 16, 16, frames=2)

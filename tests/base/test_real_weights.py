@@ -14,6 +14,8 @@ from sonic_ms.files.assets import fetch
 from sonic_ms.files.weights import load_weights
 from sonic_ms.media.audio import load_audio, log_mel
 
+pytestmark = [pytest.mark.slow]
+
 
 def converted(asset, build, folder):
     """The Cell of a fetched checkpoint, through the real converter and the strict loader."""

@@ -7,6 +7,8 @@ from diffusers import EulerDiscreteScheduler
 
 from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 
+pytestmark = [pytest.mark.slow]
+
 
 def distance(ours, theirs):
     """Relative L2."""

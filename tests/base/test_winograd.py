@@ -16,6 +16,8 @@ from sonic_ms.nn.portable import FrameConv, conv2d
 from sonic_ms.runtime.unit import relative_error
 from tests.support.cells import load, normal, run
 
+pytestmark = [pytest.mark.slow]
+
 
 @pytest.mark.parametrize("tile", [(4, 4), (2, 2), (2, 1), (1, 4)])
 def test_tiles_of_a_convolution(tile):

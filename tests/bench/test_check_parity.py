@@ -56,6 +56,7 @@ def test_one_output_changed_is_red(tool, tmp_path, module, key):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "mindspore"])
+@pytest.mark.slow
 def test_exported_files_on_an_engine(tool, capsys, monkeypatch, engine):
     assert tool.main([str(REFERENCE), "--module", "audio2bucket", "--engine", engine]) == 0
     monkeypatch.setattr(

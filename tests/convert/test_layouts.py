@@ -338,6 +338,7 @@ def folded(state):
     return out
 
 
+@pytest.mark.slow
 def test_a_folded_detector_finds_the_same(tmp_path):
     import mindspore as ms
 

@@ -32,6 +32,7 @@ def built(tmp_path_factory, talking):
     return out, build([talking], out, CONFIG, note=quiet)
 
 
+@pytest.mark.slow
 class TestBuild:
     def test_a_good_clip_is_stored_as_it_was(self, built, talking, speech):
         out, index = built
@@ -106,6 +107,7 @@ class TestBuild:
         assert abs(entry["clips"][0]["lag"]) <= 1 and entry["clips"][0]["end"] == pytest.approx(5, abs=0.05)
 
 
+@pytest.mark.slow
 class TestResume:
     def test_a_second_run_adds_nothing_and_a_copy_is_passed_over(self, built, talking, tmp_path):
         out = shutil.copytree(built[0], tmp_path / "out")
@@ -190,10 +192,12 @@ class TestShards:
             write_shard(tmp_path / "b.mindrecord", [record], 1 << 24)
         assert page_size(250, 1024) == 1 << 28
 
+    @pytest.mark.slow
     def test_shards_without_latents_are_refused_for_training(self, built):
         with pytest.raises(UsageError, match="without --model"):
             Shards(built[0])
 
+    @pytest.mark.slow
     def test_the_trainer_takes_samples_that_hold_what_the_networks_say(self, tmp_path, talking):
         from sonic_ms.convert import checkpoints
 

@@ -28,6 +28,8 @@ from sonic_ms.runtime.mindir import read_mindir
 from sonic_ms.runtime.ms import start
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
+pytestmark = [pytest.mark.slow]
+
 ENGINES = ("mindspore", "onnxruntime", "lite")
 SIDE, TICKS = 64, 11  # pixels, and frames of the video
 OPTIONS = {
@@ -73,6 +75,7 @@ def frames(base_bundle, base_engine):
         return {engine: make_frames(base_bundle, engine) for engine in ENGINES}
 
 
+@pytest.mark.needs("lite")
 def test_all_units_agree(base_bundle, base_engine):
     rows = verify(base_bundle, ENGINES, sample_inputs, open_engine=base_engine)
     assert {row["unit"] for row in rows} == set(base_bundle.units) and len(base_bundle.units) == 10
@@ -98,6 +101,7 @@ def test_every_unit_fits_every_chip(base_bundle):
     assert [one for one in verdicts if one.verdict != FITS or one.findings] == []
 
 
+@pytest.mark.needs("lite")
 def test_the_same_frames_from_every_engine(frames):
     first = frames["mindspore"].astype(np.float64)
     assert first.shape == (TICKS, SIDE, SIDE, 3)
@@ -107,6 +111,7 @@ def test_the_same_frames_from_every_engine(frames):
         assert psnr(frames[engine], first) >= MIN_FRAMES_PSNR, engine
 
 
+@pytest.mark.needs("lite")
 def test_a_changed_weight_shows(base_bundle, frames, tmp_path):
     """One number of the UNet, of 2.3 million, is off: an engine that computed that would not pass. It makes 68 dB."""
     folder = shutil.copytree(base_bundle.folder, tmp_path / "bundle")
@@ -123,6 +128,7 @@ def test_a_changed_weight_shows(base_bundle, frames, tmp_path):
     assert psnr(make_frames(Bundle.load(folder), "onnxruntime"), frames["mindspore"]) < MIN_FRAMES_PSNR
 
 
+@pytest.mark.needs("lite")
 def test_one_video_from_every_engine(base_bundle, open_once, tmp_path):
     videos = {}
     for engine in ENGINES:
@@ -150,6 +156,7 @@ def test_networks_of_a_bundle(base_bundle, base_engine):
     assert networks.run("vae_encoder", pictures[0]).shape == (1, 4, SIDE // 8, SIDE // 8)
 
 
+@pytest.mark.needs("lite")
 def test_a_bundle_for_a_cpu(base_bundle, frames, tmp_path, monkeypatch):
     """The UNet alone is another graph, and the frames are the same. The other graphs are not exported again."""
     model, out, rearranged = base_bundle.folder.parent / "model", tmp_path / "bundle", []

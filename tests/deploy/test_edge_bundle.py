@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from sonic_ms.cli import main
 from sonic_ms.deploy.verify import verify
 from sonic_ms.edge.graphs import sample_inputs
@@ -11,11 +13,14 @@ from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.video import read_video
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
+pytestmark = [pytest.mark.slow]
+
 SIDE = 512  # pixels of the moving square, which with this much room around the face is the whole picture
 OPTIONS = ["--image", str(DEMO_IMAGE), "--audio", str(DEMO_AUDIO), "--duration", "1.2", "--expand-ratio", "1.0"]
 OPTIONS += ["--min-resolution", str(SIDE)]
 
 
+@pytest.mark.needs("lite")
 def test_all_units_agree(edge_bundle):
     rows = verify(edge_bundle, ["onnxruntime", "lite"], sample_inputs)
     assert [(row["engine"], row["output"]) for row in rows] == [
@@ -25,6 +30,7 @@ def test_all_units_agree(edge_bundle):
     assert all(row["relative_l2"] <= 1e-5 for row in rows)  # lite may be off by 1e-3, but is not
 
 
+@pytest.mark.needs("lite")
 def test_one_video_from_every_engine(edge_bundle, tmp_path):
     cells, mindir, onnx, lite = (tmp_path / f"{name}.mp4" for name in ("cells", "mindir", "onnx", "lite"))
     bundle = ["--bundle", str(edge_bundle.folder)]

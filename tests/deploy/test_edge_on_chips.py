@@ -11,6 +11,8 @@ from sonic_ms.ascend.facts import chips
 from sonic_ms.ascend.lint import FITS, lint_bundle
 from sonic_ms.deploy.bundle import Bundle
 
+pytestmark = [pytest.mark.slow]
+
 
 def test_fits_every_chip(edge_bundle):
     socs = [soc for soc in chips() if soc != "Ascend910B"]

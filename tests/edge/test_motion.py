@@ -37,6 +37,7 @@ def face_fields(rig, curves, pose):
     return x[0], y[0], [output.asnumpy()[0] for output in outputs]
 
 
+@pytest.mark.slow
 def test_nothing_moves_at_rest_on_a_closed_mouth():
     rig = random_rig(np.random.default_rng(0), open_photo=False)
     x, y, (upper_x, upper_y, lower_x, lower_y, _, _) = face_fields(rig, np.zeros((1, 8)), np.zeros((1, 6)))

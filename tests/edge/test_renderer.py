@@ -51,6 +51,7 @@ def mouth_box(rig):
     return slice(int(y), int(y + h) + 1), slice(int(x), int(x + w) + 1)
 
 
+@pytest.mark.slow
 def test_a_face_at_rest_is_the_photo_itself(scene):
     crop, rig, render = scene
     frame = render(np.zeros(8), np.zeros(6))
@@ -58,6 +59,7 @@ def test_a_face_at_rest_is_the_photo_itself(scene):
     np.testing.assert_allclose(frame, crop, atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_painter_is_told_where_teeth_end_and_part(scene):
     crop, rig, _ = scene
     curves = np.zeros((1, 8))
@@ -77,6 +79,7 @@ def test_nearness_peaks_on_the_gaps():
     np.testing.assert_allclose(nearness(side, UPPER_GAPS).asnumpy(), [1] * len(UPPER_GAPS) + [0, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_opening_the_mouth_changes_the_mouth_and_spares_the_forehead(scene):
     crop, rig, render = scene
     curves = np.zeros(8)
@@ -102,6 +105,7 @@ def test_texture_gives_pixels_back_exactly_and_a_shift_of_one_pixel_too():
     np.testing.assert_array_equal(look(1 / 32)[:, :-1], crop[:, 1:])
 
 
+@pytest.mark.slow
 def test_folded_norms_change_nothing():
     rng = np.random.default_rng(3)
     plain, folded = (Painter(PainterConfig((8, 8, 8))).set_train(False) for _ in range(2))
@@ -137,6 +141,7 @@ def test_placement_maps_the_rectangle_onto_itself():
     assert np.all(placed[:60] == 0) and np.all(placed[200:] == 0)
 
 
+@pytest.mark.slow
 def test_the_photos_own_teeth_keep_their_colour():
     rng = np.random.default_rng(5)
     rig = dataclasses.replace(random_rig(rng, open_photo=True), light=np.array([0.9, 0.8, 0.6]))

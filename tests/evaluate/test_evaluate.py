@@ -98,6 +98,7 @@ def verdicts(figures, names):
     return {name: figures[name]["passed"] for name in names}
 
 
+@pytest.mark.slow
 def test_a_good_video_passes(tmp_path, puppet, analyzer):
     phones, sound = schedule(2)
     wanted = openings(phones, frame_count(len(sound)))
@@ -128,6 +129,7 @@ def test_a_still_video_does_not_speak(tmp_path, puppet, analyzer):
     assert 0.9 < figures["mouth_sharpness"]["value"] < 1.05 and figures["blinks"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_a_spoilt_video_fails(tmp_path, puppet, analyzer):
     """A square around the face that shakes, is soft, has other colours, and gets worse towards the end."""
     sound = np.zeros(round(5.2 * SAMPLE_RATE), np.float32)
@@ -153,6 +155,7 @@ def test_a_spoilt_video_fails(tmp_path, puppet, analyzer):
     assert moving["ssim_min"]["passed"] is None and moving["jitter"]["passed"] is None
 
 
+@pytest.mark.slow
 def test_blinks_are_seen_on_the_pixels(tmp_path, puppet, analyzer):
     sound = np.zeros(4 * SAMPLE_RATE, np.float32)
     frames = (puppet.frame(blink=i in (*range(30, 35), *range(70, 76))) for i in range(100))

@@ -1,7 +1,7 @@
 """What a training step of sonic-base keeps for its backward pass, and what is at work there, from the shapes alone.
 
 Counted are activations, by what each operator keeps, and what oneDNN keeps on a CPU; memory.py adds what is exact. See
-docs/training.md for how far this was checked on a CPU (bench/check_memory_plan.py), and on no Ascend at all.
+docs/measured/training.md for how far this was checked on a CPU (bench/check_memory_plan.py), and on no Ascend at all.
 """
 
 import os
@@ -17,7 +17,7 @@ WIDE_BYTES = 4  # of an activation that is float32 whatever the network's precis
 NARROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a weight and of any other activation
 # Besides what is kept, while the backward pass is inside half a block: tensors of its level, as [wide, narrow], which
 # were measured on single blocks; or, inside self-attention, fewer tensors and SCORE_MATRICES of scores, all wide. Three
-# of these are alive at once; that the pool takes half the place of a fourth is fitted: see docs/training.md.
+# of these are alive at once; that the pool takes half the place of a fourth is fitted: see docs/measured/training.md.
 RES_WORKING, TRANSFORMER_WORKING = np.array([6, 0]), np.array([18, 5])
 ATTENTION_WORKING, SCORE_MATRICES = np.array([4, 0]), 3.6
 

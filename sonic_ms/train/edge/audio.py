@@ -206,7 +206,11 @@ def run(config, folder, resume=False):
     encoder = AudioEncoder(AudioEncoderConfig())
     espeak = Espeak()
     loss = CurveLoss(encoder, config.closure_weight, config.velocity_weight)
-    last = train(loss, windows.batch, config.loop, folder, lambda: scores(encoder, espeak), resume, identity_of(config))
+
+    def judge(step):
+        return scores(encoder, espeak)
+
+    last = train(loss, windows.batch, config.loop, folder, judge, resume, identity_of(config))
     encoder.set_train(False)
     save_model(encoder, AudioEncoderConfig(), folder / "audio")
     load_weights(encoder, folder / "audio")

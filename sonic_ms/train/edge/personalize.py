@@ -39,7 +39,7 @@ SHOWN = 8  # held-out frames in frames.png
 INSIDE_WEIGHT = 4.0  # of the mouth's inside, besides the 1 of the lips; the skin around does not count
 REHEARSED = 720  # mouths that the clip lacks
 UNHEARD = 120  # others of that kind, which are measured and shown
-MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0040 on the clip of docs/personalize.md
+MOST_FORGOTTEN = 0.1  # mean change of such mouths, 0..1: 0.0040 on the clip of docs/measured/personalize.md
 
 
 class ClipLoss(nn.Cell):

@@ -11,6 +11,8 @@ from sonic_ms.errors import EngineError, WeightsError
 from sonic_ms.runtime.choose import open_engine
 from sonic_ms.runtime.unit import Tensor, Unit
 
+pytestmark = [pytest.mark.needs("lite")]
+
 DOUBLE = Path(__file__).parents[2] / "support" / "lite_double"
 
 

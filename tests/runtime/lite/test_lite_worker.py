@@ -18,6 +18,8 @@ from sonic_ms.runtime import lite, lite_process
 from sonic_ms.runtime.lite import LiteEngine
 from tests.support.lite_graphs import HUGE, MIX, SLOW, values
 
+pytestmark = [pytest.mark.needs("lite"), pytest.mark.slow]
+
 
 def pid(engine):
     return engine._worker._process.pid

@@ -7,6 +7,8 @@ import pytest
 from sonic_ms.base.check import SMALL
 from sonic_ms.train.base.diffusion import Draw, NoiseConfig, draw, network_inputs
 
+pytestmark = [pytest.mark.slow]
+
 
 def test_what_is_dropped_how_often_and_how_noisy():
     config, count = NoiseConfig(), 40_000

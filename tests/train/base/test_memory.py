@@ -48,6 +48,7 @@ def small_loss(config):
 
 
 @pytest.mark.parametrize(("precision", "average", "devices"), [("fp32", 0.0, 1), ("fp16", 0.9, 1), ("fp16", 0.0, 4)])
+@pytest.mark.slow
 def test_weights_and_optimizer_are_those_of_the_trainer(precision, average, devices):
     config = recipe(
         trainable=["audio", "lora"], loop={"precision": precision, "average": average, "shard_optimizer": devices > 1}
@@ -121,11 +122,13 @@ def predicted(number):
 
 
 @pytest.mark.parametrize("number", range(1, len(CASES)))
+@pytest.mark.slow
 def test_steps_that_were_measured(number, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert predicted(number) == pytest.approx(MEASURED[number] * 1e6, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_step_with_the_lip_sync_term_computes_its_decoder_again():
     """Measured here and now: 874 MB on two cores, 1526 MB when recompute stops at the decoder's attention."""
     number = next(i for i, (_, changes) in enumerate(CASES) if changes.get("decoder") and changes.get("recompute"))
@@ -135,6 +138,7 @@ def test_a_step_with_the_lip_sync_term_computes_its_decoder_again():
     assert measured == pytest.approx(predicted(number), rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_fits_the_devices_that_it_names():
     def total(devices=1, **changes):
         config = recipe(**changes)
@@ -148,6 +152,7 @@ def test_the_shipped_recipe_fits_the_devices_that_it_names():
     check_memory(PUBLISHED["unet"], unbuilt_shapes(PUBLISHED, config), config, 64, 64, free=large)
 
 
+@pytest.mark.slow
 def test_the_lip_sync_term_is_planned():
     """Of its decoder everything comes on top: it works while all that the UNet keeps is there."""
     plain, synced = recipe(), recipe(sync={"expert": "none"})

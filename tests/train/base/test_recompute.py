@@ -9,6 +9,8 @@ from sonic_ms.base.unet import FeedForward, SelfAttention
 from sonic_ms.train.base.trained import recompute
 from tests.support.backward_memory import Gradients, Layers
 
+pytestmark = [pytest.mark.slow]
+
 FRAMES, TOKENS, CHANNELS = 3, 16, 32
 
 

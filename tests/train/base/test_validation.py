@@ -74,6 +74,7 @@ def test_no_face_in_the_photo_is_an_error_before_the_training(asked, tmp_path):
         Validation(ValidationConfig(config.portrait, "missing.wav"), NETWORKS, tmp_path)
 
 
+@pytest.mark.slow
 def test_it_is_in_the_log_and_changes_no_loss(asked, tmp_path):
     config, options = asked
     train(Loss(), batch, CONFIG, tmp_path / "with", Validation(config, NETWORKS, tmp_path))

@@ -61,12 +61,16 @@ def run(videos, tmp_path_factory):
     return out, distill.run(EdgeDistillConfig(str(videos), LOOP), out)
 
 
+@pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_student_comes_nearer_on_what_it_has_not_heard(run):
     _, last = run
     assert float(last["test_open"]) < 0.85 * float(last["was_open"])  # 0.64 to 0.74 on three seeds
     assert float(last["test_rmse"]) < 0.7 * float(last["was_rmse"])  # 0.52 to 0.56
 
 
+@pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_student_opens_later(run):
     """By about as many frames as its teacher."""
     out, _ = run
@@ -78,6 +82,8 @@ def test_the_student_opens_later(run):
     assert abs(int(np.argmax(lags)) - LATER) <= 1
 
 
+@pytest.mark.needs("espeak-ng")
+@pytest.mark.slow
 def test_the_run_leaves_a_whole_model(run):
     out, _ = run
     painter = "painter/model.safetensors"

@@ -30,6 +30,8 @@ from sonic_ms.train.edge import footage, mouth_pairs, personalize
 from sonic_ms.train.edge.renderer import random_curves
 from tests.support.talking_clip import talking_clip
 
+pytestmark = [pytest.mark.slow]
+
 
 def shipped():
     return load_weights(Painter(PainterConfig()).set_train(False), EDGE_FOLDER / "painter")

@@ -7,6 +7,8 @@ from sonic_ms.train.edge.articulation import symbols
 from sonic_ms.train.edge.audio import pad, to_16k
 from sonic_ms.train.edge.speech import Espeak, flite_say
 
+pytestmark = [pytest.mark.needs("espeak-ng", "flite")]
+
 
 @pytest.fixture(scope="module")
 def espeak():

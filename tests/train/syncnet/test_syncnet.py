@@ -54,11 +54,13 @@ def learn(folder, shuffled, config=CONFIG):
     return train(loss, windows.batch, config.loop, folder, Judge(loss, held_out, config))
 
 
+@pytest.mark.slow
 def test_clips_in_sync_are_learnt(tmp_path):
     last = learn(tmp_path, shuffled=False)
     assert float(last["test_loss"]) < 0.8 * CHANCE and float(last["test_accuracy"]) > 0.7
 
 
+@pytest.mark.slow
 def test_sound_of_something_else_stops_the_training(tmp_path):
     with pytest.raises(UsageError, match="no better than chance") as error:
         learn(tmp_path, shuffled=True)

@@ -27,6 +27,8 @@ from sonic_ms.train.syncnet.network import SyncNet, SyncNetConfig, mouth_matrice
 from sonic_ms.train.syncnet.training import MouthClip, MouthWindows, clip_mel
 from tests.support.torch_reference import sync_loss, tiny_vae
 
+pytestmark = [pytest.mark.slow]
+
 EXPERT = SyncNetConfig(frames=3, channels=(16, 24), embedding=12)
 CLIPS, FRAMES, HEIGHT, WIDTH = 2, 5, 6, 10  # latents; the tiny VAE makes pictures of 12 x 20
 
