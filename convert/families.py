@@ -17,15 +17,15 @@ from sonic_ms.base.configs import (
     RIFEConfig,
     UNetConfig,
     VAEConfig,
-    WhisperConfig,
     YOLOFaceConfig,
 )
 from sonic_ms.base.rife import RIFE
 from sonic_ms.base.unet import SonicUNet
 from sonic_ms.base.vae import VAE
-from sonic_ms.base.whisper import WhisperEncoder
 from sonic_ms.base.yoloface import YOLOFace
 from sonic_ms.errors import WeightsError
+from sonic_ms.nn.sizes import WhisperConfig
+from sonic_ms.nn.whisper import WhisperEncoder
 
 AUDIO_SUFFIX = "attn2.processor.to_k_ip.0.weight"
 
