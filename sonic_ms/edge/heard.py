@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonic_ms.edge.curves import CURVES, JAW, OPEN, ROUND, WIDTH
+from sonic_ms.edge.curves import CORNERS, CURVES, JAW, LOWER, OPEN, ROUND, TONGUE, UPPER, WIDTH
 from sonic_ms.edge.rig import NARROW, WIDEN
 from sonic_ms.nn.sizes import WhisperConfig
 
@@ -40,10 +40,22 @@ def curves_of(heard, config):
     curves = np.array(heard[:, : len(CURVES)], np.float32)
     curves[:, OPEN] = WIDE * stretch(heard[:, OPEN], config.opening)
     curves[:, JAW] = np.maximum(heard[:, JAW], 0)
-    curves[:, ROUND] = np.clip(heard[:, ROUND], 0, 1)
+    shares = [ROUND, UPPER, LOWER, TONGUE]
+    curves[:, shares] = np.clip(heard[:, shares], 0, 1)
+    curves[:, CORNERS] = np.clip(heard[:, CORNERS], -1, 1)
     change = heard[:, WIDTH]  # relative, rounding left out
     curves[:, WIDTH] = np.clip(np.where(change > 0, change / WIDEN, change / NARROW), -1.5, 1.5)
     return press(curves, heard[:, CLOSURE], config.closure)
+
+
+def heard_of(curves, heard, config):
+    """The reverse of `curves_of` for jaw, open and width: rows (n, len(HEARD)) that show these curves (n, 8), the other
+    columns as in `heard`. Closed lips are the most open of the openings that are shown closed."""
+    rows = np.array(heard, np.float32)
+    rows[:, JAW] = curves[:, JAW]
+    rows[:, OPEN] = np.interp(np.maximum(curves[:, OPEN], 0) / WIDE, REAL_OPENING[1:], config.opening[1:])
+    rows[:, WIDTH] = curves[:, WIDTH] * np.where(curves[:, WIDTH] > 0, WIDEN, NARROW)
+    return rows
 
 
 def stretch(opening, quantiles):

@@ -43,6 +43,12 @@ def untrained():
     return encoder
 
 
+def head_line(encoder):
+    """The head of an AudioEncoder as `set_head` takes it."""
+    weight = encoder.head.weight.asnumpy().astype(np.float64)[:, :, 0, :]  # (rows, c, taps)
+    return weight.transpose(2, 1, 0), encoder.head.bias.asnumpy().astype(np.float64)
+
+
 class Ear:
     """Function of samples -> features (frame_count, 384) as the head of an AudioEncoder sees them."""
 
