@@ -24,7 +24,7 @@ from sonic_ms.data.mouths import load_clips
 from sonic_ms.edge.articulate import articulate
 from sonic_ms.media.audio import SAMPLES_PER_FRAME
 from sonic_ms.pipeline import load_model
-from sonic_ms.train.edge.augment import SAMPLE_RATE, _shaped_noise, telephone
+from sonic_ms.train.edge.augment import SAMPLE_RATE, shaped_noise, telephone
 
 CLOSED = 0.12  # of the 90th percentile
 MOST_LAG = 4  # frames
@@ -89,7 +89,7 @@ def clip_figures(clip, curves):
 
 def spoilt(samples, condition):
     if condition == "noise 10 dB":
-        spectrum = _shaped_noise(np.random.default_rng(7), len(samples), NOISE_SLOPE)
+        spectrum = shaped_noise(np.random.default_rng(7), len(samples), NOISE_SLOPE)
         return samples + spectrum * np.sqrt(np.mean(samples**2)) * 10 ** (-NOISE_DB / 20)
     return telephone(samples) if condition == "telephone" else samples
 
@@ -127,7 +127,8 @@ def text(table):
     names = list(table[0][2])
     lines = ["| sound | clips | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     lines += [
-        f"| {sound} | {clips} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |" for sound, clips, row in table
+        f"| {sound} | {clips} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |"
+        for sound, clips, row in table
     ]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ opening follows what sonic-edge hears best: a dubbed voice, music or another spe
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def pieces(found):
     first, last = found
     count = -(-(last - first) // round(MAX_SECONDS * FPS))
     edges = np.linspace(first, last, count + 1).astype(int)
-    return list(zip(edges[:-1], edges[1:]))
+    return list(pairwise(edges.tolist()))
 
 
 def read_video(source, analyzer, generator, lang=""):
@@ -193,5 +194,7 @@ def build(videos, out, lang="", generator=None, note=print):
     (out / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     if all(one.reason for one in everything):
         reasons = sorted({one.reason for one in everything})
-        raise UsageError(f"none of {len(everything)} pieces of {len(sources)} videos can be used: {'; '.join(reasons)[:200]}")
+        raise UsageError(
+            f"none of {len(everything)} pieces of {len(sources)} videos can be used: {'; '.join(reasons)[:200]}"
+        )
     return everything

@@ -28,7 +28,9 @@ def unit_table(folder=EDGE_FOLDER, precision="fp32", gears=(), chunk=None, for_c
         raise UsageError(f"gears {', '.join(gears)}; {NAME} has {', '.join(map(str, EDGE_SIDES))}")
     units = edge_units(folder, sides, precision)
     digest = weights_digest(Path(folder), NETWORKS)
-    return UnitTable(NAME, units, sample_inputs, {"sides": sides}, {"audio": audio_config(folder)}, digest, "Apache-2.0")
+    return UnitTable(
+        NAME, units, sample_inputs, {"sides": sides}, {"audio": audio_config(folder)}, digest, "Apache-2.0"
+    )
 
 
 def sample_inputs(unit, seed=0):

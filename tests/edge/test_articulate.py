@@ -54,7 +54,7 @@ def test_json_and_csv_hold_the_same(shown, generator, tmp_path):
 
 def test_arkit_shapes_are_shares(shown):
     shapes = speech.blend_shapes(shown)
-    assert all(0 <= values.min() and values.max() <= 1 for values in shapes.values())
+    assert all(values.min() >= 0 and values.max() <= 1 for values in shapes.values())
     closed = shown[:, OPEN] <= 0
     assert closed.any()
     np.testing.assert_allclose(shapes["mouthClose"][closed], shapes["jawOpen"][closed])

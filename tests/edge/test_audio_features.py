@@ -11,7 +11,7 @@ def test_every_frame_is_kept_once_with_its_context(n_frames):
     kept = [first for _, first in starts] + [n_frames]
     assert kept[0] == 0 and kept == sorted(kept)
     for (start, first), after in zip(starts, kept[1:]):
-        assert 0 <= start and (n_frames <= WINDOW or start + WINDOW <= n_frames)
+        assert start >= 0 and (n_frames <= WINDOW or start + WINDOW <= n_frames)
         assert first == (start + HALO if start else 0)
         assert after - start <= WINDOW - HALO or after == n_frames
 

@@ -104,8 +104,8 @@ def test_a_good_video_passes(tmp_path, puppet, analyzer):
     path = write(tmp_path / "a.mp4", (puppet.frame(amount) for amount in wanted), sound)
     (tmp_path / "phones.json").write_text(json.dumps(phones), encoding="utf-8")
     figures = ev.evaluate(path, sound, puppet.photo, tmp_path / "phones.json", analyzer=analyzer)
-    names = ("frames", "audio_length", "face_found", "opening_p90", "envelope_lag", "bilabials", "open_vowels", "pauses",
-             "ssim_min", "seam", "mouth_sharpness", "jitter")  # fmt: skip
+    names = ("frames", "audio_length", "face_found", "opening_p90", "envelope_lag", "bilabials", "open_vowels",
+             "pauses", "ssim_min", "seam", "mouth_sharpness", "jitter")  # fmt: skip
     assert verdicts(figures, names) == dict.fromkeys(names, True)
     assert figures["envelope_r"]["value"] > 0.8
     assert len(figures["bilabials"]["items"]) == 6 and len(figures["pauses"]["items"]) == 3

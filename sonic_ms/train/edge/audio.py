@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sonic_ms.data.mouths import load_clips
 from sonic_ms.edge.audio_features import WINDOW
 from sonic_ms.edge.curves import CURVES, JAW, OPEN, ROUND, WIDTH
-from sonic_ms.edge.heard import HEARD, PERCENTILES, WIDE, AudioEncoderConfig, curves_of
+from sonic_ms.edge.heard import PERCENTILES, WIDE, AudioEncoderConfig, curves_of
 from sonic_ms.edge.rig import CHIN_DROP, NARROW, ROUND_NARROW, WIDEN
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.files.config import require
@@ -193,7 +193,9 @@ def changed_speed(rng, samples, targets):
     fast = soxr.resample(samples, audio.SAMPLE_RATE * speed, audio.SAMPLE_RATE).astype(np.float32)
     n = min(audio.frame_count(len(fast)), len(fast) // audio.SAMPLES_PER_FRAME)
     times = np.minimum((np.arange(n) + 0.5) * speed - 0.5, len(targets) - 1)
-    return fast[: n * audio.SAMPLES_PER_FRAME], np.stack([np.interp(times, np.arange(len(targets)), t) for t in targets.T], 1)
+    return fast[: n * audio.SAMPLES_PER_FRAME], np.stack(
+        [np.interp(times, np.arange(len(targets)), t) for t in targets.T], 1
+    )
 
 
 def copy_all(config, clips, targets, ear):
@@ -272,7 +274,9 @@ class Fit:
             some = np.flatnonzero(known)[::6]
             spoken.append(features[some])
             weights.append(weight[::6] / weight[::6].sum())
-        every = Components.of(np.concatenate(spoken), np.concatenate(weights), max(CLASSIFIER_COMPONENTS, config.components))
+        every = Components.of(
+            np.concatenate(spoken), np.concatenate(weights), max(CLASSIFIER_COMPONENTS, config.components)
+        )
         self.wide, self.components = every.first(CLASSIFIER_COMPONENTS), every.first(config.components)
         self.spoken = [context(self.components(one), lengths) for one in (good, bad)]
         both = np.concatenate([context(self.wide(one), lengths) for one in (good, bad)])
@@ -423,7 +427,9 @@ def run(config, folder, resume=False):
     clips = load_clips(config.clips) if config.clips else []
     targets = normalised(clips) if clips else []
     if clips and len({clip.speaker for clip in clips}) < 2:
-        raise UsageError(f"{config.clips} holds one speaker; expected at least two, of whom each is judged by the others")
+        raise UsageError(
+            f"{config.clips} holds one speaker; expected at least two, of whom each is judged by the others"
+        )
     encoder = untrained()
     ear = Ear(encoder)
     spoken = [config.utterances, config.flite_share, config.seed]
@@ -455,7 +461,9 @@ def run(config, folder, resume=False):
     final = AudioEncoderConfig(EAR, TAPS, opening, config.closure)
     set_head(encoder, *line)
     save_encoder(encoder, final, folder / "audio")
-    figures = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in list(rows[0])[2:]} if rows else {}
+    figures = (
+        {name: round(float(np.mean([row[name] for row in rows])), 4) for name in list(rows[0])[2:]} if rows else {}
+    )
     figures |= test(line, final, ear) | {"width_gain": round(float(gains[0]), 3), "jaw_gain": round(float(gains[1]), 3)}
     write_table(folder / "figures.csv", [{"figure": name, "value": value} for name, value in figures.items()])
     return figures
@@ -464,5 +472,3 @@ def run(config, folder, resume=False):
 def _voiced(samples, n):
     """Where a clip speaks, (n,) bool."""
     return np.resize(audio.voice_activity(samples), n)
-
-

@@ -5,7 +5,7 @@ import numpy as np
 SAMPLE_RATE = 16000
 
 
-def _shaped_noise(rng, n, slope_db):
+def shaped_noise(rng, n, slope_db):
     """White noise tilted by `slope_db` per octave, unit rms."""
     spectrum = np.fft.rfft(rng.standard_normal(n))
     frequency = np.maximum(np.fft.rfftfreq(n, 1 / SAMPLE_RATE), 20.0)
@@ -16,7 +16,7 @@ def _shaped_noise(rng, n, slope_db):
 def add_noise(rng, samples, snr_db):
     """Stationary noise of random colour (white to brown) at `snr_db` below the speech."""
     level = np.sqrt(np.mean(samples**2) + 1e-12) * 10 ** (-snr_db / 20)
-    return samples + level * _shaped_noise(rng, len(samples), rng.uniform(-6, 0))
+    return samples + level * shaped_noise(rng, len(samples), rng.uniform(-6, 0))
 
 
 def equalise(rng, samples):

@@ -73,7 +73,8 @@ class Lesson:
 
 
 def read_lesson(path, student):
-    """Lesson of a video; student: Student. Raises FaceError where no frame shows a face, UsageError where few do, AudioError."""
+    """Lesson of a video; student: Student. Raises FaceError where no frame shows a face, UsageError where few do,
+    AudioError."""
     found = track(path)[:MAX_FRAMES]
     samples = load_audio(str(path), duration=MAX_FRAMES / FPS)
     count = min(len(found), frame_count(len(samples)))

@@ -2,9 +2,9 @@
 
 import mindspore as ms
 import numpy as np
+
 from sonic_ms.convert.ctranslate2 import ENCODER, CTranslate2Checkpoint
 from sonic_ms.convert.maps import WHISPER, NameMap
-
 from sonic_ms.edge.audio_encoder import AudioEncoder
 from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW, hear
 from sonic_ms.edge.heard import PERCENTILES, AudioEncoderConfig
