@@ -139,12 +139,10 @@ def main():
     parser.add_argument("--model", default="sonic-edge")
     parser.add_argument("--bundle")
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--no-smooth-motion", action="store_true")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     generator = load_model(args.model, args.engine, args.bundle).generator
-    options = {"smooth_motion": False} if args.no_smooth_motion else {}
-    table, speed = measure(args.clips, generator, **options)
+    table, speed = measure(args.clips, generator)
     print(text(table))
     print(f"\n{speed:.4f} seconds a second of sound")
     if args.json:

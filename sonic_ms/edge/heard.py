@@ -19,7 +19,7 @@ CLOSURE = HEARD.index("closure")
 PERCENTILES = (2, 5, 10, 25, 50, 75, 90, 98)  # of spoken frames
 REAL_OPENING = (0.0, 0.0, 0.03, 0.26, 0.56, 0.80, 1.0, 1.35)  # at these, in 90th percentiles: the median of speakers
 WIDE = 0.44  # `open` at a speaker's 90th percentile, from his opening in half mouth widths and rig.MAX_GAP
-PRESSED = -0.06  # `open` in the middle of p, b, m
+PRESSED = -0.02  # `open` in the middle of p, b, m
 RELEASE = 0.4  # share of the opening that the frame on a closure's other side loses
 
 

@@ -11,7 +11,7 @@ from sonic_ms.media.audio import FPS
 from sonic_ms.media.lag import is_off, lag_scores, measure_lag
 
 CLOSED = 0.0  # an `open` at or below this is a closure
-REST = 13  # frames of silence, half a second, from which on a mouth rests: speakers do not close in shorter pauses
+REST = 20  # frames of silence, 0.8 s, from which on a mouth rests: speakers keep it open in shorter pauses
 SURE, CLEARLY = 0.6, 0.3  # correlation with loudness, and by how much it beats that within a frame, that show a lag
 EASE = (0.15, 0.35, 0.7)  # share of the motion left 3, 2 and 1 frames from speech, on both sides
 

@@ -16,7 +16,7 @@ LEAST_WIDE = 0.01  # 90th percentile below which the mouth does not open, and be
 LAG = "lag of the mouth, frames"
 NEAR_LAG = 2  # frames within which the correlation has to be found
 CLOSURE_SHARE, VOWEL_SHARE, PAUSE_SHARE = 0.35, 0.50, 0.15  # of the clip's 90th percentile
-MIN_VOWEL, MIN_PAUSE, PAUSE_EDGE = 0.06, 0.6, 0.08  # seconds; mouths stay open in shorter pauses
+MIN_VOWEL, MIN_PAUSE, PAUSE_EDGE = 0.06, 0.9, 0.08  # seconds; mouths stay open in shorter pauses
 SURE, CLEARLY = 0.6, 0.3  # correlation with loudness, and above that within a frame, from which on a lag is believed
 
 

@@ -18,7 +18,7 @@ from sonic_ms.media.audio import SAMPLE_RATE, frame_count
 from sonic_ms.media.video import VideoWriter
 
 BEAT = (("m", 0.1), ("ɑː", 0.26), ("p", 0.1), ("a", 0.26), ("b", 0.1), ("æ", 0.2))  # seconds each, then a pause
-PAUSE = 0.7
+PAUSE = 1.0
 
 
 def schedule(beats):
@@ -203,15 +203,15 @@ def test_closures_vowels_and_pauses_from_the_opening():
 
 
 def test_pauses_and_vowels_are_picked_by_length():
-    phones = [{"ipa": "", "start": 0.0, "end": 0.1}, {"ipa": "", "start": 0.1, "end": 0.65}]
-    phones += [{"ipa": "a", "start": 0.65, "end": 0.7}, {"ipa": "aɪ", "start": 0.7, "end": 0.8}]
-    phones += [{"ipa": "m", "start": 0.8, "end": 0.83}, {"ipa": "", "start": 0.83, "end": 1.3}]
-    assert pauses_of(phones, np.ones(33, bool)) == [(0.0, 0.65)]
-    assert pauses_of(phones, np.ones(40, bool)) == [(0.0, 0.65), (0.83, 1.6)]  # up to the end of the sound
-    assert spans_of(phones, vowel=True) == [(0.7, 0.8)]
-    assert spans_of(phones, vowel=False) == [(0.8, 0.83)]
-    voiced = np.array([False] * 15 + [True] * 5 + [False] * 14 + [True] * 5)
-    assert pauses_of(None, voiced) == [(0.0, 0.6)]
+    phones = [{"ipa": "", "start": 0.0, "end": 0.1}, {"ipa": "", "start": 0.1, "end": 0.95}]
+    phones += [{"ipa": "a", "start": 0.95, "end": 1.0}, {"ipa": "aɪ", "start": 1.0, "end": 1.1}]
+    phones += [{"ipa": "m", "start": 1.1, "end": 1.13}, {"ipa": "", "start": 1.13, "end": 1.9}]
+    assert pauses_of(phones, np.ones(48, bool)) == [(0.0, 0.95)]
+    assert pauses_of(phones, np.ones(55, bool)) == [(0.0, 0.95), (1.13, 2.2)]  # up to the end of the sound
+    assert spans_of(phones, vowel=True) == [(1.0, 1.1)]
+    assert spans_of(phones, vowel=False) == [(1.1, 1.13)]
+    voiced = np.array([False] * 23 + [True] * 5 + [False] * 22 + [True] * 5)
+    assert pauses_of(None, voiced) == [(0.0, 0.92)]
 
 
 def test_find_blinks():
