@@ -29,7 +29,13 @@ def unit_table(folder=EDGE_FOLDER, precision="fp32", gears=(), chunk=None, for_c
     units = edge_units(folder, sides, precision)
     digest = weights_digest(Path(folder), NETWORKS)
     return UnitTable(
-        NAME, units, sample_inputs, {"sides": sides}, {"audio": audio_config(folder)}, digest, "Apache-2.0"
+        NAME,
+        units,
+        sample_inputs,
+        {"sides": sides},
+        {"audio": audio_config(folder)},
+        digest,
+        "Apache-2.0, MIT (Whisper)",
     )
 
 

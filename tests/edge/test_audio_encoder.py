@@ -56,6 +56,7 @@ def test_stored_in_half_the_ear_in_full_the_head(small, tmp_path):
             "head.weight": "F32", "head.bias": "F32",
         }  # fmt: skip
         assert {dtype for name, dtype in file.dtypes.items() if name.startswith("whisper.")} == {"F16"}
+    assert "Copyright (c) 2022 OpenAI" in (tmp_path / "LICENSE.whisper").read_text()
     again = load_weights(AudioEncoder(SMALL).set_train(False), tmp_path)
     np.testing.assert_array_equal(again.head.weight.asnumpy(), small.head.weight.asnumpy())
     assert str(again.whisper.conv1.weight.dtype) == "Float32"

@@ -1,5 +1,7 @@
 """Whisper-tiny.en's first layers as they come, and an audio encoder as it is stored."""
 
+import shutil
+
 import mindspore as ms
 import numpy as np
 
@@ -8,11 +10,14 @@ from sonic_ms.convert.maps import WHISPER, NameMap
 from sonic_ms.edge.audio_encoder import AudioEncoder
 from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW, hear
 from sonic_ms.edge.heard import PERCENTILES, AudioEncoderConfig
+from sonic_ms.edge.units import EDGE_FOLDER
+from sonic_ms.errors import OutputError
 from sonic_ms.files import assets
 from sonic_ms.files.weights import MODEL_FILE, numpy_name, save_config, write_tensors
 from sonic_ms.nn.sizes import WhisperConfig
 
 ASSET = "whisper_tiny_en.bin"
+LICENCE = "LICENSE.whisper"  # goes wherever these weights go
 EAR = WhisperConfig(384, 2, 6, 1536, max_source_positions=MEL_PER_FRAME * WINDOW // 2)  # two of four layers, 8 s
 TAPS = 5  # frames that a row is computed from
 UNTRAINED = AudioEncoderConfig(EAR, TAPS, tuple(float(value) for value in range(len(PERCENTILES))), 0.0)
@@ -80,6 +85,10 @@ def save_encoder(encoder, config, folder):
         entries.append((name, numpy_name(values.dtype), values.shape, lambda values=values: values))
     save_config(config, folder)
     write_tensors(folder / MODEL_FILE, entries, {"format": "mindspore", "config": type(config).__name__})
+    try:
+        shutil.copyfile(EDGE_FOLDER / "audio" / LICENCE, folder / LICENCE)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / LICENCE}: {error.strerror}") from error
 
 
 def set_head(encoder, weight, bias):
