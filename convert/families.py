@@ -19,16 +19,16 @@ from sonic_ms.base.configs import (
     RIFEConfig,
     UNetConfig,
     VAEConfig,
-    WhisperConfig,
     YOLOFaceConfig,
 )
 from sonic_ms.base.rife import RIFE
 from sonic_ms.base.unet import SonicUNet
 from sonic_ms.base.vae import VAE
-from sonic_ms.base.whisper import WhisperEncoder
 from sonic_ms.base.yoloface import YOLOFace
 from sonic_ms.errors import WeightsError
 from sonic_ms.files.weights import printable
+from sonic_ms.nn.sizes import WhisperConfig
+from sonic_ms.nn.whisper import WhisperEncoder
 
 MAX_BLOCKS = 100  # of one kind in a network; CLIP has 32 layers
 MAX_PLACES = 100  # in which the names of one network may begin in a file

@@ -3,10 +3,11 @@
 model = sonic_ms.load_model("sonic-edge")
 video = model.generate(image="portrait.jpg", audio="speech.wav")
 sonic_ms.save_video(video, "talk.mp4")
+curves = sonic_ms.articulate("speech.wav")  # of the mouth alone: {"open": (n,), ...}, 25 a second
 """
 
 __version__ = "0.1.0"
-__all__ = ["load_model", "save_video"]
+__all__ = ["articulate", "load_model", "save_video"]
 
 
 def __getattr__(name):
@@ -15,6 +16,10 @@ def __getattr__(name):
         from sonic_ms.pipeline import load_model
 
         return load_model
+    if name == "articulate":
+        from sonic_ms.edge.articulate import articulate
+
+        return articulate
     if name == "save_video":
         from sonic_ms.media.video import save_video
 

@@ -5,9 +5,9 @@ from sonic_ms.base.clip import CLIPVision
 from sonic_ms.base.rife import RIFE
 from sonic_ms.base.unet import SonicUNet
 from sonic_ms.base.vae import VAE
-from sonic_ms.base.whisper import WhisperEncoder
 from sonic_ms.base.yoloface import YOLOFace
 from sonic_ms.files.weights import load_weights, set_precision
+from sonic_ms.nn.whisper import WhisperEncoder
 
 CELLS = {
     "unet": SonicUNet,

@@ -18,12 +18,12 @@ from sonic_ms.base.configs import (
     RIFEConfig,
     UNetConfig,
     VAEConfig,
-    WhisperConfig,
     YOLOFaceConfig,
 )
 from sonic_ms.base.graphs import sample_inputs
 from sonic_ms.base.units import BaseGear, base_units
 from sonic_ms.errors import ResourceError
+from sonic_ms.nn.sizes import WhisperConfig
 
 ANCHORS = ((4, 5, 8, 10, 13, 16), (23, 29, 43, 55, 73, 105), (146, 217, 231, 300, 335, 433))
 PUBLISHED = {

@@ -67,18 +67,6 @@ class CLIPConfig:
 
 
 @dataclass(frozen=True)
-class WhisperConfig:
-    """Sizes of the encoder; a chunk is 2 * max_source_positions mel frames of 10 ms."""
-
-    d_model: int
-    encoder_layers: int
-    encoder_attention_heads: int
-    encoder_ffn_dim: int
-    num_mel_bins: int = 80
-    max_source_positions: int = 1500
-
-
-@dataclass(frozen=True)
 class AdapterConfig:
     """Sizes of either adapter; clip_channels is 0 where the portrait's embedding is not an input."""
 

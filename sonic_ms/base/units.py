@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sonic_ms.base.configs import AdapterConfig, CLIPConfig, RIFEConfig, UNetConfig, VAEConfig, WhisperConfig
+from sonic_ms.base.configs import AdapterConfig, CLIPConfig, RIFEConfig, UNetConfig, VAEConfig
 from sonic_ms.base.configs import YOLOFaceConfig as YOLOConfig
+from sonic_ms.nn.sizes import WhisperConfig
 from sonic_ms.runtime.unit import Tensor, Unit
 
 NAME = "sonic-base"

@@ -10,9 +10,15 @@ def data_arguments(parser):
     build.add_argument("--out", required=True, help="folder of the shards; one that is there is continued")
     build.add_argument("--model", help="folder of a converted sonic-base: store latents, embeddings, audio states too")
     build.add_argument("--config", metavar="FILE", help="YAML file with other limits, see configs/data.yaml")
+    lips = tasks.add_parser("lips", help="measure the mouths of talking videos beside their sound, a file a clip")
+    lips.add_argument("videos", nargs="+", help="folders, video files, or lists of them (.txt)")
+    lips.add_argument("--out", required=True, help="folder of the clips; those of the same names are replaced")
+    lips.add_argument("--lang", default="", help="language that is spoken, written into the clips: en, fr, ...")
 
 
 def data(args):
+    if args.task == "lips":
+        return _lips(args)
     from sonic_ms.data.build import build, summary
     from sonic_ms.data.config import DataConfig
     from sonic_ms.files.config import from_dict, read_yaml
@@ -23,3 +29,13 @@ def data(args):
     print(summary(index))
     print(index.path)
     return {"index": str(index.path)}
+
+
+def _lips(args):
+    from sonic_ms.data.lips import build
+
+    found = build(args.videos, args.out, args.lang, note=lambda line: print(line, file=sys.stderr))
+    good = [one for one in found if not one.reason]
+    print(f"{len(good)} clips, {sum(one.seconds for one in good):.0f} s; {len(found) - len(good)} pieces left out")
+    print(args.out)
+    return {"clips": [vars(one) for one in found]}

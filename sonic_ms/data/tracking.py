@@ -21,13 +21,14 @@ SHARPNESS_HEIGHT = 128  # pixels the face is scaled to, so that sharpness does n
 class Track:
     """Rows are frames at 25 a second. points: (n, 468, 2) pixels, NaN where no face is; faces: (n,) number of large
     faces, the last count; sharpness: (n,), the last measurement; cut: (n,) bool, a new scene begins here; size:
-    (width, height)."""
+    (width, height); depth: (n, 468) of the points, in pixels."""
 
     points: np.ndarray
     faces: np.ndarray
     sharpness: np.ndarray
     cut: np.ndarray
     size: tuple
+    depth: np.ndarray | None = None
 
     def __len__(self):
         return len(self.cut)
@@ -56,7 +57,7 @@ def follow(frames, analyzer):
 
 def track(frames, analyzer):
     """Track of an iterator of frames."""
-    points, faces, sharpness, differences = [], [], [], []
+    points, depth, faces, sharpness, differences = [], [], [], [], []
     before, count, sharp, size = None, 0, 0.0, (0, 0)
     for i, (rgb, found) in enumerate(follow(frames, analyzer)):
         size = rgb.shape[1::-1]
@@ -66,11 +67,13 @@ def track(frames, analyzer):
         if i % COUNT_EVERY == 0:
             count = large_faces(analyzer.detect(rgb))
         points.append(np.full((468, 2), np.nan, np.float32) if found is None else found.points[:, :2])
+        depth.append(np.full(468, np.nan, np.float32) if found is None else found.points[:, 2])
         if found is not None and i % SHARPNESS_EVERY == 0:
             sharp = face_sharpness(rgb, points[-1])
         faces.append(count)
         sharpness.append(sharp)
-    return Track(np.array(points), np.array(faces), np.array(sharpness), find_cuts(np.array(differences)), size)
+    cuts = find_cuts(np.array(differences))
+    return Track(np.array(points), np.array(faces), np.array(sharpness), cuts, size, np.array(depth))
 
 
 def large_faces(found):

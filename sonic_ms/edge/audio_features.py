@@ -1,35 +1,39 @@
-"""Host side of the audio encoder: per-clip normalisation, and the windows in which a clip is run. NumPy."""
+"""Host side of the audio encoder: the windows in which a recording is run. NumPy."""
 
 import numpy as np
 
+from sonic_ms.media.audio import frame_count, log_mel
+
 MEL_PER_FRAME = 4  # 100 mel frames a second, 25 video frames a second
-WINDOW = 100  # video frames the graph sees at once
-HALO = 25  # frames at each end of a window that only give context; the middle 50 are kept
+WINDOW = 200  # video frames the graph sees at once
+HALO = 25  # frames at each end of a window that only give context, but at the recording's own ends
+RANGE = 2.0  # Whisper's log-mel reaches from the recording's maximum this far down
 
 
-def normalise_mel(mel):
-    """Remove level and channel colour: subtract each band's mean over the loud frames.
+def fit(mel, n_frames):
+    """Log-mel (80, about 4 * n_frames) cut, or extended by the silence that its floor is, to exactly that many."""
+    length = MEL_PER_FRAME * n_frames
+    floor = mel.max(initial=-1.5 + RANGE) - RANGE
+    return np.pad(mel[:, :length], ((0, 0), (0, max(0, length - mel.shape[1]))), constant_values=floor)
 
-    mel: (80, n) Whisper log-mel (1 unit = 40 dB). Frames within 1 unit of the loudest band-mean count as loud.
-    Returns (80, n) float32; on digital silence all zeros.
+
+def window_starts(n_frames):
+    """[(first frame of a window, first frame that is kept from it on)]; the last window ends with the recording."""
+    starts = [*range(0, max(n_frames - WINDOW, 0), WINDOW - 2 * HALO), max(n_frames - WINDOW, 0)]
+    return [(start, start + HALO if start else 0) for start in dict.fromkeys(starts)]
+
+
+def hear(encoder, samples):
+    """float32 samples at 16 kHz -> rows of the encoder (frame_count, c).
+
+    encoder: function of a window of log-mel (1, 80, 4 * WINDOW) -> (1, c, WINDOW). The floor of the log-mel hangs
+    below the maximum of the whole recording.
     """
-    level = mel.mean(axis=0)
-    loud = level >= level.max() - 1.0
-    return (mel - mel[:, loud].mean(axis=1, keepdims=True)).astype(np.float32)
-
-
-def mel_windows(mel, n_frames):
-    """Yield (first frame, window (1, 80, 1, 4*WINDOW)) so that every frame lies in the middle of one window.
-
-    mel: (80, about 4*n_frames), normalised; the ends are padded with the quietest frame's values.
-    """
-    hop = WINDOW - 2 * HALO
-    quiet = mel[:, mel.mean(axis=0).argmin()][:, None]
-    starts = range(0, n_frames, hop)
-    total = MEL_PER_FRAME * (starts[-1] + WINDOW)
-    before = MEL_PER_FRAME * HALO
-    mel = mel[:, : MEL_PER_FRAME * n_frames]
-    after = total - before - mel.shape[1]
-    padded = np.concatenate([np.repeat(quiet, before, 1), mel, np.repeat(quiet, after, 1)], axis=1)
-    for start in starts:
-        yield start, padded[None, :, None, MEL_PER_FRAME * start : MEL_PER_FRAME * (start + WINDOW)]
+    n_frames = frame_count(len(samples))
+    mel = fit(log_mel(samples), max(n_frames, WINDOW))
+    rows = None
+    for start, kept in window_starts(n_frames):
+        part = encoder(np.ascontiguousarray(mel[None, :, MEL_PER_FRAME * start : MEL_PER_FRAME * (start + WINDOW)]))[0]
+        rows = np.zeros((n_frames, len(part)), np.float32) if rows is None else rows
+        rows[kept : start + WINDOW] = part.T[kept - start : n_frames - start]
+    return rows

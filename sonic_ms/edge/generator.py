@@ -5,24 +5,26 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.edge import idle, portrait, postprocess
-from sonic_ms.edge.audio_features import HALO, mel_windows, normalise_mel
-from sonic_ms.edge.curves import CURVES
+from sonic_ms.edge.audio_features import hear
+from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.rig import frame_parameters
 from sonic_ms.edge.texture import make_texture, placement
-from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, edge_units
+from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, audio_config, edge_units
+from sonic_ms.errors import InputMissingError, WeightsError
 from sonic_ms.face.choose import place_mesh
 from sonic_ms.media import audio
 
 
 class EdgeGenerator:
-    """The light model on an open engine with its units. sides: of the squares it renders, in pixels, rising."""
+    """The light model on an open engine with its units. heard: AudioEncoderConfig, which says what the encoder's rows
+    mean. sides: of the squares it renders, in pixels, rising."""
 
     name = NAME
     Options = EdgeOptions
 
-    def __init__(self, engine, sides=EDGE_SIDES):
-        self.engine, self.sides = engine, sides
+    def __init__(self, engine, heard, sides=EDGE_SIDES):
+        self.engine, self.heard, self.sides = engine, heard, sides
         self._detector = None
 
     @property
@@ -49,23 +51,20 @@ class EdgeGenerator:
         with progress.timed("compile"):
             self.engine.prepare(f"edge_render_{scene.crop.shape[0]}")
         envelope = audio.speech_envelope(samples)
-        voiced = audio.voice_activity(samples)
-        curves, notes = postprocess.post_process(self.articulate(samples), voiced, envelope, options)
+        curves, notes = self.curves(samples, options, envelope)
         for note in notes:
             progress.note(note)
         pose = idle.idle_motion(len(curves), options.seed, envelope, options.motion_scale)
         return Squares(self.engine, scene, curves, pose)
 
+    def curves(self, samples, options, envelope=None):
+        """(curves as they are shown, float32 (frame_count, 8); list of notes). envelope: of the samples, if known."""
+        envelope = audio.speech_envelope(samples) if envelope is None else envelope
+        return postprocess.post_process(self.articulate(samples), audio.voice_activity(samples), envelope, options)
+
     def articulate(self, samples):
         """float32 mono samples at 16 kHz -> curves, float32 (frame_count, 8), unprocessed."""
-        n_frames = audio.frame_count(len(samples))
-        mel = normalise_mel(audio.log_mel(samples))
-        curves = np.zeros((n_frames, len(CURVES)), np.float32)
-        for start, window in mel_windows(mel, n_frames):
-            inputs = {"mel": np.ascontiguousarray(window, np.float32)}
-            part = self.engine.run("edge_audio", inputs)["curves"][0, :, HALO:-HALO].T
-            curves[start : start + len(part)] = part[: n_frames - start]
-        return curves
+        return curves_of(hear(lambda mel: self.engine.run("edge_audio", {"mel": mel})["heard"], samples), self.heard)
 
 
 class Squares:
@@ -102,9 +101,13 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32"):
     engine = MindSporeEngine(edge_units(Path(folder), precision=precision))
     for unit in ("edge_audio", "edge_render_256"):
         engine.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
-    return EdgeGenerator(engine)
+    return EdgeGenerator(engine, audio_config(folder))
 
 
 def open_bundle(bundle, engine, sides=None):
     """EdgeGenerator on an open engine with the graphs of a bundle. sides: fewer than the bundle has."""
-    return EdgeGenerator(engine, tuple(sides or bundle.manifest["gear"]["sides"]))
+    try:
+        heard = bundle.config(AudioEncoderConfig, "audio")
+    except (InputMissingError, WeightsError) as error:
+        raise WeightsError(f"{bundle.folder} is of another version ({error}); export the bundle again") from error
+    return EdgeGenerator(engine, heard, tuple(sides or bundle.manifest["gear"]["sides"]))

@@ -7,7 +7,7 @@ import numpy as np
 from sonic_ms.edge.curves import CURVES
 from sonic_ms.edge.rig import build_rig, frame_parameters, with_light
 from sonic_ms.edge.texture import make_texture, placement
-from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, NAME, NETWORKS, edge_units
+from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, NAME, NETWORKS, audio_config, edge_units
 from sonic_ms.errors import UsageError
 from sonic_ms.face.mesh import average_face
 from sonic_ms.files.digest import weights_digest
@@ -28,7 +28,15 @@ def unit_table(folder=EDGE_FOLDER, precision="fp32", gears=(), chunk=None, for_c
         raise UsageError(f"gears {', '.join(gears)}; {NAME} has {', '.join(map(str, EDGE_SIDES))}")
     units = edge_units(folder, sides, precision)
     digest = weights_digest(Path(folder), NETWORKS)
-    return UnitTable(NAME, units, sample_inputs, {"sides": sides}, {}, digest, "Apache-2.0")
+    return UnitTable(
+        NAME,
+        units,
+        sample_inputs,
+        {"sides": sides},
+        {"audio": audio_config(folder)},
+        digest,
+        "Apache-2.0, MIT (Whisper)",
+    )
 
 
 def sample_inputs(unit, seed=0):

@@ -8,5 +8,5 @@ class EdgeOptions(Options):
 
     expand_ratio: float = option(0.2, "room around the face that may move, a share of its size", ge=0, le=2)
     smooth_motion: bool = option(
-        True, "smooth the mouth over time; lip closures stay sharp", aliases=("temporal_smoothing",)
+        False, "smooth the mouth over time; lip closures stay sharp", aliases=("temporal_smoothing",)
     )

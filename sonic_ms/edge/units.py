@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
-from sonic_ms.edge.curves import CURVES
+from sonic_ms.edge.heard import HEARD, AudioEncoderConfig
 from sonic_ms.edge.rig import N_PARAMETERS
 from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
 from sonic_ms.files.weights import load_config, load_weights
@@ -15,6 +15,11 @@ EDGE_FOLDER = Path(__file__).parents[1] / "pretrained" / "sonic-edge"
 EDGE_SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 EDGE_BATCH = 8  # frames a graph call
 N_MELS = 80
+
+
+def audio_config(folder=EDGE_FOLDER):
+    """AudioEncoderConfig of a model's folder. Raises InputMissingError, WeightsError."""
+    return load_config(AudioEncoderConfig, Path(folder) / "audio")
 
 
 def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
@@ -36,9 +41,9 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
         return cells["painter"]
 
     def encoder():
-        from sonic_ms.edge.audio_encoder import AudioEncoder, AudioEncoderConfig
+        from sonic_ms.edge.audio_encoder import AudioEncoder
 
-        encoder = AudioEncoder(load_config(AudioEncoderConfig, folder / "audio")).set_train(False)
+        encoder = AudioEncoder(audio_config(folder)).set_train(False)
         return load_weights(encoder, folder / "audio")
 
     def renderer(side):
@@ -49,8 +54,8 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
 
         return build
 
-    mel = Tensor("mel", (1, N_MELS, 1, MEL_PER_FRAME * WINDOW))
-    units = [Unit("edge_audio", (mel,), (Tensor("curves", (1, len(CURVES), WINDOW)),), encoder)]
+    mel = Tensor("mel", (1, N_MELS, MEL_PER_FRAME * WINDOW))
+    units = [Unit("edge_audio", (mel,), (Tensor("heard", (1, len(HEARD), WINDOW)),), encoder)]
     for side in sides:
         inputs = (
             Tensor("texture", (3, (OVERSAMPLING * side) ** 2)),

@@ -64,7 +64,7 @@ def test_seconds_are_the_slower_of_both_limits():
 
 
 def test_runs_for_a_second_of_video():
-    assert calls_per_second(edge_units(sides=(256, 512))) == {"edge_audio": 25 / 100, "edge_render_512": 25 / 8}
+    assert calls_per_second(edge_units(sides=(256, 512))) == {"edge_audio": 25 / 200, "edge_render_512": 25 / 8}
     assert "edge_render_256" in calls_per_second(edge_units(sides=(256,)))
     from sonic_ms.base.check import PUBLISHED
 

@@ -9,8 +9,8 @@ from sonic_ms.convert.readers import open_checkpoint
 from transformers import WhisperConfig, WhisperModel
 
 from sonic_ms.base.rife import RIFE
-from sonic_ms.cli import DEMO_AUDIO
 from sonic_ms.files.assets import fetch
+from sonic_ms.files.shipped import DEMO_AUDIO
 from sonic_ms.files.weights import load_weights
 from sonic_ms.media.audio import load_audio, log_mel
 

@@ -1,25 +1,44 @@
 import numpy as np
 import pytest
 
-from sonic_ms.edge.audio_features import HALO, MEL_PER_FRAME, WINDOW, mel_windows, normalise_mel
+from sonic_ms.edge.audio_features import HALO, MEL_PER_FRAME, WINDOW, fit, hear, window_starts
+from sonic_ms.media.audio import log_mel
 
 
-@pytest.mark.parametrize("n_frames", [1, 50, 51, 137])
-def test_every_frame_lies_in_the_middle_of_one_window(n_frames):
-    count = MEL_PER_FRAME * n_frames
-    mel = np.broadcast_to(np.arange(1, count + 1, dtype=np.float32), (80, count))
+@pytest.mark.parametrize("n_frames", [1, WINDOW, WINDOW + 1, 2 * WINDOW - 2 * HALO, 1000])
+def test_every_frame_is_kept_once_with_its_context(n_frames):
+    starts = window_starts(n_frames)
+    kept = [first for _, first in starts] + [n_frames]
+    assert kept[0] == 0 and kept == sorted(kept)
+    for (start, first), after in zip(starts, kept[1:]):
+        assert start >= 0 and (n_frames <= WINDOW or start + WINDOW <= n_frames)
+        assert first == (start + HALO if start else 0)
+        assert after - start <= WINDOW - HALO or after == n_frames
+
+
+def test_windows_are_put_together_in_order(monkeypatch):
+    """An encoder that says which mel frame it saw."""
+    samples = np.zeros(16000 * 30 + 4321, np.float32)
     seen = []
-    for start, window in mel_windows(mel, n_frames):
-        assert window.shape == (1, 80, 1, MEL_PER_FRAME * WINDOW)
-        middle = window[0, 0, 0, MEL_PER_FRAME * HALO : -MEL_PER_FRAME * HALO : MEL_PER_FRAME]
-        kept = middle[: n_frames - start]
-        np.testing.assert_array_equal(kept, 1 + MEL_PER_FRAME * np.arange(start, start + len(kept)))
-        seen += list(kept)
-    assert len(seen) == n_frames
+
+    def encoder(mel):
+        seen.append(mel.shape)
+        return mel[:, :2, ::MEL_PER_FRAME]
+
+    number = np.arange(len(samples) // 160, dtype=np.float32)
+    monkeypatch.setattr("sonic_ms.edge.audio_features.log_mel", lambda samples: np.tile(number, (80, 1)))
+    rows = hear(encoder, samples)
+    assert set(seen) == {(1, 80, MEL_PER_FRAME * WINDOW)}
+    np.testing.assert_array_equal(rows[:, 0], MEL_PER_FRAME * np.arange(len(rows)))
 
 
-def test_level_and_colour_of_the_channel_are_removed():
-    mel = np.random.default_rng(0).uniform(-0.4, 0.4, (80, 200))
-    coloured = mel + np.linspace(-0.3, 0.3, 80)[:, None] + 0.5
-    np.testing.assert_allclose(normalise_mel(coloured), normalise_mel(mel), atol=0.05)
-    assert np.all(normalise_mel(np.full((80, 50), -1.0)) == 0)
+def test_a_short_recording_is_followed_by_silence():
+    samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    padded = np.pad(samples, (0, 15 * 16000))
+    mel = fit(log_mel(samples), WINDOW)
+    assert mel.shape == (80, MEL_PER_FRAME * WINDOW)
+    np.testing.assert_allclose(mel[:, 102:], log_mel(padded)[:, 102 : mel.shape[1]], atol=1e-5)
+
+
+def test_silence_is_heard_without_a_warning():
+    assert hear(lambda mel: mel[:, :3, ::MEL_PER_FRAME], np.zeros(16000, np.float32)).shape == (25, 3)

@@ -18,7 +18,7 @@ from sonic_ms.media.audio import SAMPLE_RATE, frame_count
 from sonic_ms.media.video import VideoWriter
 
 BEAT = (("m", 0.1), ("ɑː", 0.26), ("p", 0.1), ("a", 0.26), ("b", 0.1), ("æ", 0.2))  # seconds each, then a pause
-PAUSE = 0.5
+PAUSE = 1.0
 
 
 def schedule(beats):
@@ -105,8 +105,8 @@ def test_a_good_video_passes(tmp_path, puppet, analyzer):
     path = write(tmp_path / "a.mp4", (puppet.frame(amount) for amount in wanted), sound)
     (tmp_path / "phones.json").write_text(json.dumps(phones), encoding="utf-8")
     figures = ev.evaluate(path, sound, puppet.photo, tmp_path / "phones.json", analyzer=analyzer)
-    names = ("frames", "audio_length", "face_found", "envelope_r", "envelope_lag", "bilabials", "open_vowels", "pauses",
-             "ssim_min", "seam", "mouth_sharpness", "jitter")  # fmt: skip
+    names = ("frames", "audio_length", "face_found", "opening_p90", "envelope_lag", "bilabials", "open_vowels",
+             "pauses", "ssim_min", "seam", "mouth_sharpness", "jitter")  # fmt: skip
     assert verdicts(figures, names) == dict.fromkeys(names, True)
     assert figures["envelope_r"]["value"] > 0.8
     assert len(figures["bilabials"]["items"]) == 6 and len(figures["pauses"]["items"]) == 3
@@ -121,7 +121,7 @@ def test_a_still_video_does_not_speak(tmp_path, puppet, analyzer):
     phones, sound = schedule(1)
     path = write(tmp_path / "a.mp4", [puppet.photo] * (frame_count(len(sound)) - 1))
     figures = ev.evaluate(path, sound, puppet.photo, phones, analyzer=analyzer)
-    names = ("frames", "audio_length", "envelope_r", "open_vowels")
+    names = ("frames", "audio_length", "opening_p90", "open_vowels")
     assert verdicts(figures, names) == dict.fromkeys(names, False)
     assert figures["ssim_min"]["value"] > 0.99 and figures["ssim_upper_face"]["value"] > 0.99
     assert [figures[name]["passed"] for name in ("seam", "bilabials", "pauses")] == [None] * 3
@@ -173,7 +173,15 @@ def test_lag(late, passes):
     envelope = wanted + 0.1 * np.random.default_rng(0).random(len(wanted))
     figures = mouth_figures(0.09 * np.roll(wanted, late), 0.0, envelope, wanted > 0, phones)
     assert figures["envelope_lag"]["value"] == late and figures["envelope_lag"]["passed"] is passes
-    assert figures["envelope_r"]["passed"] is (abs(late) <= 2)
+    assert figures["envelope_r"]["passed"] is None  # real mouths follow loudness at 0 to 0.4
+
+
+def test_a_lag_that_loudness_does_not_tell_has_no_verdict():
+    """Half of all real mouths that are in step seem to be off by loudness alone."""
+    rng = np.random.default_rng(0)
+    opening, envelope = rng.random(200), rng.random(200)
+    figure = mouth_figures(0.09 * opening, 0.0, envelope, envelope > 0, None)["envelope_lag"]
+    assert figure["passed"] is None and "does not tell" in figure["note"]
 
 
 def test_closures_vowels_and_pauses_from_the_opening():
@@ -198,15 +206,15 @@ def test_closures_vowels_and_pauses_from_the_opening():
 
 
 def test_pauses_and_vowels_are_picked_by_length():
-    phones = [{"ipa": "", "start": 0.0, "end": 0.1}, {"ipa": "", "start": 0.1, "end": 0.35}]
-    phones += [{"ipa": "a", "start": 0.35, "end": 0.4}, {"ipa": "aɪ", "start": 0.4, "end": 0.5}]
-    phones += [{"ipa": "m", "start": 0.5, "end": 0.53}, {"ipa": "", "start": 0.53, "end": 0.8}]
-    assert pauses_of(phones, np.ones(20, bool)) == [(0.0, 0.35)]
-    assert pauses_of(phones, np.ones(25, bool)) == [(0.0, 0.35), (0.53, 1.0)]  # up to the end of the sound
-    assert spans_of(phones, vowel=True) == [(0.4, 0.5)]
-    assert spans_of(phones, vowel=False) == [(0.5, 0.53)]
-    voiced = np.array([False] * 8 + [True] * 5 + [False] * 7 + [True] * 5)
-    assert pauses_of(None, voiced) == [(0.0, 0.32)]
+    phones = [{"ipa": "", "start": 0.0, "end": 0.1}, {"ipa": "", "start": 0.1, "end": 0.95}]
+    phones += [{"ipa": "a", "start": 0.95, "end": 1.0}, {"ipa": "aɪ", "start": 1.0, "end": 1.1}]
+    phones += [{"ipa": "m", "start": 1.1, "end": 1.13}, {"ipa": "", "start": 1.13, "end": 1.9}]
+    assert pauses_of(phones, np.ones(48, bool)) == [(0.0, 0.95)]
+    assert pauses_of(phones, np.ones(55, bool)) == [(0.0, 0.95), (1.13, 2.2)]  # up to the end of the sound
+    assert spans_of(phones, vowel=True) == [(1.0, 1.1)]
+    assert spans_of(phones, vowel=False) == [(1.1, 1.13)]
+    voiced = np.array([False] * 23 + [True] * 5 + [False] * 22 + [True] * 5)
+    assert pauses_of(None, voiced) == [(0.0, 0.92)]
 
 
 def test_find_blinks():

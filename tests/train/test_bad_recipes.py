@@ -10,7 +10,7 @@ from sonic_ms.train.loop import checkpoint
 from sonic_ms.train.loop.distributed import Group
 
 LOOP = "loop: {steps: 2, batch_size: 2, learning_rate: 0.001}\n"
-RENDERER, AUDIO = "recipe: edge_renderer\n" + LOOP, "recipe: edge_audio\n" + LOOP
+RENDERER, AUDIO = "recipe: edge_renderer\n" + LOOP, "recipe: edge_audio\n"
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ RENDERER, AUDIO = "recipe: edge_renderer\n" + LOOP, "recipe: edge_audio\n" + LOO
         (RENDERER + "faces: 1.5", 2, "faces is 1.5; expected int"),
         (RENDERER + "real_share: 7", 2, "real_share is 7.0; expected 0 to 1"),
         (AUDIO + "flite_share: -1", 2, "flite_share is -1.0; expected 0 to 1"),
+        (AUDIO + "clips: nowhere", 3, "folder nowhere: no such folder"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, text, code, words):

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from sonic_ms.data.synthetic import talking_clip
 
-from sonic_ms.cli import DEMO_AUDIO, DEMO_IMAGE, main
+from sonic_ms.cli import main
 from sonic_ms.files.config import read_yaml
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.audio import load_audio
 from sonic_ms.media.image import load_image
 from sonic_ms.pipeline import load_model

@@ -48,6 +48,10 @@ _SHAPES = {
 SHAPE_OF = {symbol: shape for symbols, shape in _SHAPES.items() for symbol in symbols}
 SILENCE = ((0, -0.04, 0, 0, 0, 0, 0, 0), 2.2, 45)
 
+SHAPES = (SILENCE, *_SHAPES.values())  # of the classes of phonemes: silence, then those of the table
+CLASS_OF = {symbol: i for i, symbols in enumerate(_SHAPES, 1) for symbol in symbols}
+BILABIAL = CLASS_OF["p"]
+
 _TONGUE_INDEX = CURVES.index("tongue")
 
 
@@ -57,7 +61,7 @@ def symbols(ipa):
 
 
 def segments(phones):
-    """Split phones into (shape, start, end): diphthongs and affricates get one segment a symbol, unknown IPA is
+    """Split phones into (class, start, end): diphthongs and affricates get one segment a symbol, unknown IPA is
     silence-free: it takes no part, so that neighbours bridge it."""
     result = []
     for phone in phones:
@@ -65,11 +69,31 @@ def segments(phones):
             continue
         parts = symbols(phone.ipa)
         if not phone.ipa:
-            result.append((SILENCE, phone.start, phone.end))
+            result.append((0, phone.start, phone.end))
         for i, symbol in enumerate(parts):
             step = (phone.end - phone.start) / len(parts)
-            result.append((SHAPE_OF[symbol], phone.start + i * step, phone.start + (i + 1) * step))
+            result.append((CLASS_OF[symbol], phone.start + i * step, phone.start + (i + 1) * step))
     return result
+
+
+def class_labels(phones, n_frames):
+    """Class of every frame by what is spoken at its middle, (n_frames,) int; -1 for IPA without a mouth shape."""
+    times = (np.arange(n_frames) + 0.5) / FPS
+    found = np.full(n_frames, -1)
+    for one, start, end in segments(phones):
+        found[(times >= start) & (times < end)] = one
+    return found
+
+
+def dominances(phones, n_frames):
+    """Share of every class in the shape of the lips, (n_frames, classes); rows add up to 1."""
+    times = (np.arange(n_frames) + 0.5) / FPS
+    shares = np.zeros((n_frames, len(SHAPES)))
+    for one, start, end in segments(phones):
+        _, alpha, theta = SHAPES[one]
+        distance = np.maximum(np.abs(times - (start + end) / 2) - 0.6 * (end - start) / 2, 0.0)
+        shares[:, one] += alpha * np.exp(-theta * distance)
+    return shares / (shares.sum(1, keepdims=True) + 1e-9)
 
 
 def articulation_curves(phones, n_frames):
@@ -81,10 +105,11 @@ def articulation_curves(phones, n_frames):
     end = max([n_frames / FPS, *(phone.end for phone in phones)])
     parts = segments(phones)
     first = min((start for _, start, _ in parts), default=end)
-    parts = [(SILENCE, -1.0, first), *parts, (SILENCE, max((stop for *_, stop in parts), default=0.0), end + 1.0)]
+    parts = [(0, -1.0, first), *parts, (0, max((stop for *_, stop in parts), default=0.0), end + 1.0)]
     numerator = np.zeros((n_frames, len(CURVES)))
     denominator = np.full((n_frames, len(CURVES)), 1e-9)
-    for (targets, alpha, theta), start, stop in parts:
+    for one, start, stop in parts:
+        targets, alpha, theta = SHAPES[one]
         middle, half = (start + stop) / 2, (stop - start) / 2
         distance = np.maximum(np.abs(times - middle) - 0.6 * half, 0.0)[:, None]
         # the jaw and the tongue are heavier or faster than the lips: slower decay for the one, less reach for the other

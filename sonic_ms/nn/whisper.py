@@ -1,13 +1,13 @@
-"""Whisper audio encoder, returning every hidden state (Radford et al. 2022; layout as in transformers)."""
+"""Whisper audio encoder, whole or its first layers (Radford et al. 2022; layout as in transformers)."""
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sonic_ms.base.unet import MAX_SCORES
 from sonic_ms.nn.attention import attention, merge_heads, split_heads
 from sonic_ms.nn.portable import LayerNorm, gelu
 
 EPSILON = 1e-5
+MAX_SCORES = 1 << 27  # of one block of attention: a chunk of 30 s has a tenth
 
 
 class Layer(nn.Cell):
@@ -35,10 +35,10 @@ class Layer(nn.Cell):
         return x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
 
 
-class WhisperEncoder(nn.Cell):
-    """Log-mel (n, 80, 2 * positions) -> hidden states (n, positions, layers + 1, c), the last one normalised.
+class WhisperLayers(nn.Cell):
+    """Log-mel (n, 80, 2 * positions) -> list of the hidden states (n, positions, c) before and after every layer.
 
-    The first state is the embedding. One row is 20 ms of sound.
+    One row is 20 ms of sound.
     """
 
     def __init__(self, config, max_scores=MAX_SCORES):
@@ -49,9 +49,11 @@ class WhisperEncoder(nn.Cell):
         self.conv2 = nn.Conv2d(width, width, (1, 3), (1, 2), pad_mode="pad", padding=(0, 0, 1, 1), has_bias=True)
         self.position_embedding = Parameter(Tensor(np.zeros((config.max_source_positions, width), np.float32)))
         self.layers = nn.CellList([Layer(config, max_scores) for _ in range(config.encoder_layers)])
-        self.layer_norm = LayerNorm(width, EPSILON)
 
     def construct(self, mel):
+        return self.states(mel)
+
+    def states(self, mel):
         n, bins, length = mel.shape
         x = gelu(self.conv1(ops.reshape(mel, (n, bins, 1, length))))
         x = gelu(self.conv2(x))  # (n, c, 1, length / 2)
@@ -60,6 +62,18 @@ class WhisperEncoder(nn.Cell):
         for layer in self.layers:
             x = layer(x)
             states.append(x)
-        states[-1] = self.layer_norm(x)
-        width = x.shape[2]
-        return ops.concat(tuple([ops.reshape(state, (n, length // 2, 1, width)) for state in states]), 2)
+        return states
+
+
+class WhisperEncoder(WhisperLayers):
+    """Log-mel (n, 80, 2 * positions) -> hidden states (n, positions, layers + 1, c), the last one normalised."""
+
+    def __init__(self, config, max_scores=MAX_SCORES):
+        super().__init__(config, max_scores)
+        self.layer_norm = LayerNorm(config.d_model, EPSILON)
+
+    def construct(self, mel):
+        states = self.states(mel)
+        states[-1] = self.layer_norm(states[-1])
+        n, positions, width = states[0].shape
+        return ops.concat(tuple([ops.reshape(state, (n, positions, 1, width)) for state in states]), 2)
