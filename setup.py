@@ -26,6 +26,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],  # ONNX bundles without MindSpore
+    "heif": ["pillow-heif>=0.16"],  # photos of iPhones
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve

@@ -65,6 +65,12 @@ def underscored(arguments):
     return fixed
 
 
+def one_line(error):
+    """The message of an error as one printable line per problem: names of files may hold anything, half a UTF-8 too."""
+    lines = str(error).split("\n")
+    return "\n".join(line.encode("utf-8", "backslashreplace").decode() for line in lines)
+
+
 def write_report(path, report):
     """Write a report as JSON; with None, only see whether that will be possible. Raises OutputError."""
     try:
@@ -98,9 +104,9 @@ def main(argv=None):
         if args.verbose:
             traceback.print_exc()
         if isinstance(error, SonicError):
-            print(f"sonic-ms: {error}", file=sys.stderr)
+            print(f"sonic-ms: {one_line(error)}", file=sys.stderr)
         else:
-            print(f"sonic-ms: unexpected {type(error).__name__}: {error}; run again with -v and report it",
+            print(f"sonic-ms: unexpected {type(error).__name__}: {one_line(error)}; run again with -v and report it",
                   file=sys.stderr)  # fmt: skip
         return exit_code(error)
     return 0

@@ -18,7 +18,7 @@ from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
-from sonic_ms.media.audio import FPS, frame_count, load_audio
+from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
 from sonic_ms.media.video import Video
@@ -183,10 +183,13 @@ def generate(
     """The pipeline; see TalkingModel.generate."""
     settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
     rate = {} if sample_rate is None else {"sample_rate": sample_rate}
-    samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, **rate)
+    notes: list[str] = []
+    samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, notes=notes, **rate)
+    if unheard := speech_note(samples):
+        notes.append(unheard)
     photo = load_image(image)
-    face, notes = choose_face(photo, generator.detector, settings.face, settings.face_box)
-    for text in notes:
+    face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
+    for text in notes + more:
         progress.note(text)
     scene = generator.prepare(photo, face, settings, progress)
     stream = generator.frames(scene, samples, settings, progress)

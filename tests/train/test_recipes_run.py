@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sonic_ms.data.synthetic import talking_clip
 
 from sonic_ms.cli import main
 from sonic_ms.files.config import read_yaml
@@ -20,6 +19,7 @@ from sonic_ms.pipeline import load_model
 from sonic_ms.train.edge import renderer
 from sonic_ms.train.run import train
 from tests.support import tiny_checkpoint
+from tests.support.talking_clip import talking_clip
 from tools import pt2ms_weights
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -87,9 +87,9 @@ class Tower(nn.Cell):
 
 
 class SyncNet(nn.Cell):
-    """mouths (n, 3*frames, 48, 64) in [-1, 1] and mel (n, 1, 80, 8*frames), normalised over its clip (audio_features.
-    normalise_mel) -> two embeddings of length 1, (n, embedding). `logit` turns their cosine into the log-odds that
-    they belong together."""
+    """mouths (n, 3*frames, 48, 64) in [-1, 1] and mel (n, 1, 80, 8*frames), normalised over its clip (see
+    training.normalise_mel) -> two embeddings of length 1, (n, embedding). `logit` turns their cosine into the log-odds
+    that they belong together."""
 
     def __init__(self, config):
         super().__init__()

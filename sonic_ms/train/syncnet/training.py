@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from sonic_ms.data.index import Index
 from sonic_ms.data.shards import pictures, read_rows, unpack
-from sonic_ms.edge.audio_features import normalise_mel
 from sonic_ms.errors import UsageError
 from sonic_ms.files.config import require
 from sonic_ms.files.weights import save_model
@@ -69,6 +68,17 @@ class MouthClip:
     mouths: np.ndarray
     mel: np.ndarray
     voiced: np.ndarray
+
+
+def normalise_mel(mel):
+    """Remove level and channel colour: subtract each band's mean over the loud frames.
+
+    mel: (80, n) Whisper log-mel (1 unit = 40 dB). Frames within 1 unit of the loudest band-mean count as loud.
+    Returns (80, n) float32; on digital silence all zeros.
+    """
+    level = mel.mean(axis=0)
+    loud = level >= level.max() - 1.0
+    return (mel - mel[:, loud].mean(axis=1, keepdims=True)).astype(np.float32)
 
 
 def clip_mel(samples):
