@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 __all__ = ["articulate", "load_model", "save_video"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     """Import on first use: `import sonic_ms` must neither load MindSpore nor OpenCV."""
     if name == "load_model":
         from sonic_ms.pipeline import load_model

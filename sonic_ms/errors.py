@@ -10,7 +10,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
-def short(value):
+def short(value: object) -> str:
     """repr of any value, cut to what a one-line message can hold; untrusted files hold values that expand for ever."""
     try:
         return " ".join(_SHORT.repr(value).split())
@@ -87,6 +87,6 @@ EXIT_CODES = {
 }
 
 
-def exit_code(error):
+def exit_code(error: BaseException) -> int:
     """Exit code of the process for `error`; 1 for anything outside the table."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

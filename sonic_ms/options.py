@@ -25,7 +25,9 @@ def option(default: Any, text: str, unit: str = "", aliases: tuple[str, ...] = (
     text: its help, one line without the default. unit: of the value. aliases: other names that mean the same,
     everywhere. off: a flag of its own that switches a boolean off. limits: gt, ge, le, pattern as pydantic names them.
     """
-    extra = {key: value for key, value in (("unit", unit), ("aliases", list(aliases)), ("off", off)) if value}
+    extra: dict[str, Any] = {
+        key: value for key, value in (("unit", unit), ("aliases", list(aliases)), ("off", off)) if value
+    }
     return Field(default, description=text, json_schema_extra=extra or None, **limits)
 
 
@@ -74,14 +76,16 @@ def parse(
 
     where: names the source in messages. elsewhere: {option that `kind` lacks: the model that has it}.
     """
-    fields, named = kind.model_fields, {}
+    fields = kind.model_fields
+    named: dict[str, Any] = {}
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} is {short(values)}; expected a mapping of names to values")
     known = names(kind)
     for given, value in values.items():
         name = known.get(given) if isinstance(given, str) else None
-        if name is None and given in (elsewhere or {}):
-            raise UsageError(f"{where}: {given} is for {elsewhere[given]}; leave it out")
+        owner = (elsewhere or {}).get(given) if isinstance(given, str) else None
+        if name is None and owner:
+            raise UsageError(f"{where}: {given} is for {owner}; leave it out")
         if name is None:
             raise UsageError(f"{where}: unknown keys {short(given)}; known are {', '.join(fields)}")
         if name in named and named[name] != value:

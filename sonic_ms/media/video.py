@@ -3,12 +3,15 @@
 Only the ffmpeg binary of imageio-ffmpeg is used; there is no ffprobe, so `probe` decodes and counts.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +31,7 @@ LOST = 0.1  # share of the frames that may be missing before a video counts as c
 DECODING = ["-threads", str(THREADS), "-max_pixels", str(MAX_PIXELS)]
 
 
-def check_output(path, overwrite=False):
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Raise OutputError now for everything that would otherwise fail after the work is done; Path of the output.
 
     Checked: suffix .mp4, the folder exists and a file can be created in it, `path` does not exist unless `overwrite`.
@@ -127,7 +130,7 @@ class VideoWriter:
         channels = min(track.channels, 2)
         return _Sound(rate, channels, seconds, _file_blocks(path, track, rate, channels))
 
-    def write(self, rgb):
+    def write(self, rgb: np.ndarray) -> None:
         """Append one frame: uint8, shape (height, width, 3)."""
         width, height = self.size
         if rgb.shape != (height, width, 3) or rgb.dtype != np.uint8:
@@ -269,7 +272,17 @@ class Video:
         timings: seconds by stage; the same.
     """
 
-    def __init__(self, frames, size, n_frames, audio, audio_source=None, fps=FPS, notes=None, timings=None):
+    def __init__(
+        self,
+        frames: Callable[[], Iterator[np.ndarray]],
+        size: tuple[int, int],
+        n_frames: int,
+        audio: np.ndarray | None,
+        audio_source: str | os.PathLike[str] | None = None,
+        fps: float = FPS,
+        notes: list[str] | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> None:
         self.size = size
         self.n_frames = n_frames
         self.audio = audio
@@ -279,14 +292,14 @@ class Video:
         self.timings = {} if timings is None else timings
         self._frames = frames
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self._frames())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n_frames
 
 
-def save_video(video, path, overwrite=False, progress=True):
+def save_video(video: Video, path: str | os.PathLike[str], overwrite: bool = False, progress: bool = True) -> Path:
     """Write a `Video` as mp4 while it is being made; Path of the file. Raises OutputError (see VideoWriter)."""
     from tqdm import tqdm
 

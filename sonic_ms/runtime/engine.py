@@ -1,11 +1,15 @@
 """What the pipeline asks of a runtime. The pipeline never knows which one runs."""
 
+from __future__ import annotations
+
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.unit import Unit
 
 
 class Engine(Protocol):
@@ -14,17 +18,17 @@ class Engine(Protocol):
     def prepare(self, unit: str) -> None:
         """Compile or load a unit now, so that its first run does not wait for that."""
 
-    def run(self, unit: str, inputs: dict) -> dict:
+    def run(self, unit: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one unit: {input name: array} -> {output name: array}. Raises EngineError."""
 
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """Name of the engine, version, device and precision."""
 
     def close(self) -> None:
         """Free what the engine holds."""
 
 
-def device_id():
+def device_id() -> int:
     """Number of the Ascend device, from SONIC_MS_DEVICE_ID, default 0. Raises EngineError."""
     value = os.environ.get("SONIC_MS_DEVICE_ID", "0")
     if not value.isdecimal():
@@ -32,7 +36,7 @@ def device_id():
     return int(value)
 
 
-def check_inputs(unit, inputs):
+def check_inputs(unit: Unit, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The arrays in the order of the unit, contiguous. Raises EngineError for a wrong name, shape or type."""
     names = [tensor.name for tensor in unit.inputs]
     if set(inputs) != set(names):

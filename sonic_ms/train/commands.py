@@ -13,10 +13,9 @@ def train_arguments(parser):
 
 
 def train(args):
-    from sonic_ms.train.run import find_recipe, memory_table, train
+    from sonic_ms.train.run import memory_table, train
 
-    path = find_recipe(args.config)
-    result = memory_table(path) if args.plan else train(path, args.out, args.resume)
+    result = memory_table(args.config) if args.plan else train(args.config, args.out, args.resume)
     print(result)
     return result
 

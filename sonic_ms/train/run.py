@@ -48,7 +48,8 @@ def memory_table(config_path):
 
 
 def read_recipe(config_path):
-    """(name, module, config dataclass) of a YAML file."""
+    """(name, module, config dataclass) of a YAML file, or of a recipe that comes with the package."""
+    config_path = find_recipe(config_path)
     settings = read_yaml(config_path)
     name = settings.pop("recipe", None)
     if name not in RECIPES:
