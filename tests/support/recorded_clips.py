@@ -1,0 +1,77 @@
+"""Clips of both models whose frames are on record: a change that is to change nothing changes no byte of them.
+
+    python -m tests.support.recorded_clips     records them anew, after a change that is meant to show
+
+Sums over floats differ in the last bit between processors: sha256 is compared where this kind of processor is on
+record, elsewhere the first and the last frame may differ by one level.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.pipeline import load_model
+
+FOLDER = Path(__file__).resolve().parents[1] / "golden" / "frames"
+BOX = (100.0, 100.0, 200.0, 200.0)
+SMALL = {"duration": 0.4, "min_resolution": 64, "inference_steps": 2, "face_box": BOX}
+CLIPS = {  # name -> (model, options)
+    "edge": ("sonic-edge", {"duration": 0.4, "min_resolution": 256}),
+    "edge_options": ("sonic-edge", {"duration": 0.4, "min_resolution": 256, "seed": 3, "dynamic_scale": 1.2,
+                                    "align_offset": 0.04, "face_box": BOX}),
+    "base": ("sonic-base", SMALL),
+    "base_options": ("sonic-base", SMALL | {"interpolation": False, "seed": 5, "align_offset": -0.1,
+                                            "batch_branches": False, "keep_resolution": True}),
+    "base_crop": ("sonic-base", SMALL | {"crop": True, "expand_ratio": 0.5}),
+}  # fmt: skip
+
+
+def processor():
+    """Kind of processor, as far as it decides how sums are ordered."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    return next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+
+
+def make(model, name):
+    """(sha256 of all frames, first and last frame (2, h, w, 3))."""
+    total, kept = hashlib.sha256(), []
+    for frame in model.generate(image=str(DEMO_IMAGE), audio=str(DEMO_AUDIO), **CLIPS[name][1]):
+        total.update(frame.tobytes())
+        kept.append(frame)
+    return total.hexdigest(), np.stack([kept[0], kept[-1]])
+
+
+def tiny_base(folder):
+    """A converted sonic-base of tiny random networks."""
+    from sonic_ms.cli import main
+    from tests.support import tiny_checkpoint
+
+    tiny_checkpoint.write_tree(folder / "tree")
+    assert main(["convert", "--src", str(folder / "tree"), "--dst", str(folder / "model")]) == 0
+    return folder / "model"
+
+
+def record():
+    with tempfile.TemporaryDirectory() as scratch:
+        models = {"sonic-edge": load_model(), "sonic-base": load_model(tiny_base(Path(scratch)))}
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / "sha256.json"
+        sums = json.loads(path.read_text()) if path.exists() else {}
+        sums[processor()] = {}
+        for name, (model, _) in CLIPS.items():
+            sums[processor()][name], frames = make(models[model], name)
+            np.savez_compressed(FOLDER / f"{name}.npz", frames=frames)
+        path.write_text(json.dumps(sums, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(record())
