@@ -18,7 +18,7 @@ from sonic_ms.data.mouths import MouthClip, save_clip
 from sonic_ms.data.sources import find_sources
 from sonic_ms.data.tracking import track
 from sonic_ms.edge.curves import OPEN
-from sonic_ms.errors import InputMissingError, OutputError, UsageError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, VideoError
 from sonic_ms.face import mesh
 from sonic_ms.media.audio import FPS, SAMPLES_PER_FRAME, voice_activity
 
@@ -114,7 +114,7 @@ def read_video(source, analyzer, generator, lang=""):
             yield Found(name, 0.0, "no sound"), None
             return
         followed = track(frames_of(source.path), analyzer)
-    except InputMissingError as error:
+    except (InputMissingError, VideoError) as error:
         yield Found(name, 0.0, str(error)), None
         return
     number = 0

@@ -359,7 +359,7 @@ def _check_sizes(name, value, where, depth=0):
         _check_sizes(name, one, where, depth + 1)
     large = type(value) is int and not 0 <= value <= MAX_SIDE
     if large or (type(value) is float and not -1e300 < value < 1e300):
-        raise WeightsError(f"{where}: {short(name)} is {short(value)}; expected a number from 0 to {MAX_SIDE}")
+        raise WeightsError(f"{where}: {name:.80} is {short(value)}; expected a number from 0 to {MAX_SIDE}")
 
 
 def save_model(cell, config, folder):

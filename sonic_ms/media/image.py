@@ -25,7 +25,7 @@ SLACK = 48 << 20  # of it for strips and for what decoders hold that does not gr
 STRIP = 1 << 18  # pixels converted at once
 # What Pillow may open. EPS is not here: its text is a program, which Ghostscript would run.
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000", "AVIF"]
-# Bytes a pixel while a picture is decoded, measured (docs/threats_media.md); 4 for those that are not here. JPEG is
+# Bytes a pixel while a picture is decoded, measured (docs/threats.md); 4 for those that are not here. JPEG is
 # without progressive mode, whose coefficients are 2 more for each component.
 DECODING = {"WEBP": 16, "JPEG2000": 25, "AVIF": 14, "HEIF": 16}
 WHOLE_FILE = {"WEBP", "AVIF", "HEIF", "TIFF"}  # the file, or a strip of it, is held in memory meanwhile

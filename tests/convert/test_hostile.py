@@ -327,7 +327,7 @@ VALUES = (
 def sound_file(kind, folder):
     path = folder / "sound"
     if kind == "ctranslate2":
-        from test_layouts import write_ctranslate2
+        from tests.convert.test_layouts import write_ctranslate2
 
         arrays = {"encoder/num_heads": np.array(4, "<i2"), "encoder/conv1/weight": np.ones((4, 8, 3), "<f4"),
                   "encoder/conv1/bias": np.ones(4, "<f4"), "x": np.ones((2, 2), "<f2")}  # fmt: skip

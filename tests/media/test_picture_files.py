@@ -237,7 +237,7 @@ def peak(path):
 
 
 class TestMemory:
-    """The largest ones were measured by hand (docs/threats_media.md); these show that memory grows as it should."""
+    """The largest ones were measured by hand (docs/threats.md); these show that memory grows as it should."""
 
     @pytest.mark.parametrize(
         "kind, mode, options",
