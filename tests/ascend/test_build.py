@@ -62,6 +62,7 @@ def test_a_build_and_its_record(audited, cann):
     assert Bundle.load(audited.folder).path("first", "om") == om
 
 
+@pytest.mark.slow
 def test_finished_units_are_not_built_again(audited, cann):
     build_om(audited.folder, "Ascend310P3", report=quiet)
     assert build_om(audited.folder, "Ascend310P3", report=quiet) == []

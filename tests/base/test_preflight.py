@@ -16,6 +16,7 @@ from tests.support.torch_reference import SonicUNet
 
 
 @pytest.mark.parametrize(("channels", "layers", "frames"), [((32, 64), 1, 3), ((64, 64, 96), 2, 5)])
+@pytest.mark.slow
 def test_operations_are_those_that_torch_counts(channels, layers, frames):
     """torch does more: it computes contexts and time embeddings at every step, and CLIP attention with a softmax."""
     heads = tuple(range(1, len(channels) + 1))

@@ -63,6 +63,7 @@ def test_lip_edges_land_exactly_on_the_photos_lip_edges():
         np.testing.assert_allclose(outputs[layer], source[contour] @ basis(place), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_opening_is_where_both_distances_are_positive():
     rig = random_rig(np.random.default_rng(2), open_photo=False)
     curves = np.zeros((1, 8))

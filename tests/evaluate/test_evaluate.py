@@ -117,6 +117,7 @@ def test_a_good_video_passes(tmp_path, puppet, analyzer):
     assert json.loads(json.dumps(figures)) == figures
 
 
+@pytest.mark.slow
 def test_a_still_video_does_not_speak(tmp_path, puppet, analyzer):
     phones, sound = schedule(1)
     path = write(tmp_path / "a.mp4", [puppet.photo] * (frame_count(len(sound)) - 1))
@@ -292,6 +293,7 @@ def test_malformed_phonemes(tmp_path, content):
         ev.read_phonemes(tmp_path / "missing.json")
 
 
+@pytest.mark.slow
 def test_wrong_inputs(tmp_path, puppet, analyzer):
     sound = np.zeros(SAMPLE_RATE, np.float32)
     path = write(tmp_path / "a.mp4", [np.full_like(puppet.photo, 90)] * 5, sound)

@@ -51,6 +51,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["straight", "loop"])
+@pytest.mark.slow
 def test_reads_what_mindspore_reads(files, name):
     run = subprocess.run([sys.executable, "-c", TRUTH, files[name]], capture_output=True, text=True, check=True)
     found = read_mindir(files[name])

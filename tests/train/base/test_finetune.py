@@ -143,6 +143,7 @@ def test_a_resumed_run_is_tied_to_all_starting_weights(tmp_path, monkeypatch):
     assert identity() != first
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_overfitting_tool_fit_together(tmp_path):
     overfit_base.start_networks(tmp_path)
     unet = load_config(UNetConfig, tmp_path / "unet")

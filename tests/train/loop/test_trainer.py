@@ -142,12 +142,14 @@ def test_nothing_to_resume_is_an_error(tmp_path):
         train(Loss(), batch, CONFIG, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_resuming_with_a_changed_configuration_is_an_error(tmp_path):
     train(Loss(), batch, changed(steps=4), tmp_path)
     with pytest.raises(UsageError, match=r"learning_rate is 0\.01, it began with 0\.05"):
         train(Loss(), batch, changed(steps=4, learning_rate=0.01), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_size_is_an_error(tmp_path):
     train(Loss(), batch, changed(steps=4), tmp_path)
     wider = Loss()
