@@ -41,9 +41,7 @@ def test_operations_of_the_published_unet_are_the_known_ones():
 def test_what_cannot_fit_is_refused_with_advice():
     configs = PUBLISHED
     large = preflight.Request(2048, 2048, 100, 25)
-    with pytest.raises(
-        ResourceError, match=r"2048x2048 needs about [\d.]+ GB of memory, 24.0 GB are free; try --one"
-    ):
+    with pytest.raises(ResourceError, match=r"2048x2048 needs about [\d.]+ GB of memory, 24.0 GB are free; try --one"):
         preflight.check_memory(configs, large, 6.3e9, available=24)
     small = preflight.Request(256, 256, 100, 25, branches=1, chunk=4)
     assert preflight.check_memory(configs, small, 6.3e9, available=24) < 24

@@ -8,7 +8,7 @@ import pytest
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.audio import load_audio
 from sonic_ms.media.ffmpeg import ffmpeg_exe
-from tests.support.talking_clip import delayed, talking_clip
+from tests.support.talking_clip import delayed, loud_model, talking_clip
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,8 @@ def speech():
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory, speech):
     """A clip that every filter passes."""
-    from sonic_ms.pipeline import load_model
-
     path = tmp_path_factory.mktemp("talking") / "talking.mp4"
-    return talking_clip(path, load_model("sonic-edge"), DEMO_IMAGE, speech)
+    return talking_clip(path, loud_model(), DEMO_IMAGE, speech)
 
 
 @pytest.fixture(scope="session")

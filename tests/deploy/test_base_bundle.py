@@ -105,7 +105,8 @@ def test_every_unit_fits_every_chip(base_bundle):
 def test_the_same_frames_from_every_engine(frames):
     first = frames["mindspore"].astype(np.float64)
     assert first.shape == (TICKS, SIDE, SIDE, 3)
-    assert np.abs(np.diff(first, axis=0)).mean() > 1  # it moves,
+    square = np.ptp(first, axis=0).max(axis=-1) > 0  # the photo around it stands still
+    assert square.any() and np.abs(np.diff(first, axis=0))[:, square].mean() > 1  # it moves,
     assert first.std(axis=(1, 2)).mean() > 4  # and shows something
     for engine in ENGINES[1:]:
         assert psnr(frames[engine], first) >= MIN_FRAMES_PSNR, engine

@@ -2,8 +2,27 @@
 
 import numpy as np
 
-from sonic_ms.media.audio import SAMPLE_RATE
+from sonic_ms.edge.curves import JAW, OPEN
+from sonic_ms.edge.generator import EdgeGenerator, open_folder
+from sonic_ms.media.audio import SAMPLE_RATE, speech_envelope
 from sonic_ms.media.video import VideoWriter
+from sonic_ms.pipeline import TalkingModel
+
+
+class Loud(EdgeGenerator):
+    """sonic-edge that opens its mouth by loudness alone, which is what a filter by loudness can tell. Real mouths, and
+    sonic-edge as it is, follow loudness too little for a clip of seconds."""
+
+    def frames(self, scene, samples, options, progress):
+        squares = super().frames(scene, samples, options, progress)
+        envelope = speech_envelope(samples)
+        squares.curves[:, OPEN], squares.curves[:, JAW] = 0.9 * envelope - 0.05, 0.5 * envelope
+        return squares
+
+
+def loud_model():
+    shipped = open_folder()
+    return TalkingModel(Loud(shipped.engine, shipped.heard))
 
 
 def talking_clip(path, model, image, samples, heard=None, blur=0.0, side=256, fps=25):

@@ -15,11 +15,10 @@ from sonic_ms.files.config import read_yaml
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.audio import load_audio
 from sonic_ms.media.image import load_image
-from sonic_ms.pipeline import load_model
 from sonic_ms.train.edge import renderer
 from sonic_ms.train.run import train
 from tests.support import tiny_checkpoint
-from tests.support.talking_clip import talking_clip
+from tests.support.talking_clip import loud_model, talking_clip
 from tools import pt2ms_weights
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -57,7 +56,7 @@ NEEDS = {
 def teacher(tmp_path_factory):
     """Folder of one talking video, 8 s."""
     folder = tmp_path_factory.mktemp("teacher")
-    talking_clip(folder / "talk.mp4", load_model("sonic-edge"), DEMO_IMAGE, load_audio(str(DEMO_AUDIO), duration=8.0))
+    talking_clip(folder / "talk.mp4", loud_model(), DEMO_IMAGE, load_audio(str(DEMO_AUDIO), duration=8.0))
     return folder
 
 
