@@ -49,7 +49,7 @@ def run(mouths, tmp_path_factory):
 
 
 def test_unseen_speakers_are_followed(run):
-    """Seen red with the targets of the clips shuffled: 0.0 to 0.2."""
+    """Each is judged by a line that was fitted without him."""
     out, figures = run
     assert figures["opening_clean"] > 0.5
     rows = (out / "speakers.csv").read_text().splitlines()
