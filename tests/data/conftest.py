@@ -25,12 +25,15 @@ def talking(tmp_path_factory, speech):
 
 
 @pytest.fixture(scope="session")
-def remake(talking, speech):
+def remake(talking):
     """Function (path, filter=None, sound=None) -> the clip with its pictures through an ffmpeg filter, or with another
     sound: float32 samples, or an empty array for none."""
+    return remaker(talking)
 
+
+def remaker(clip):
     def run(path, picture=None, sound=None):
-        command = [ffmpeg_exe(), "-v", "error", "-y", "-i", str(talking)]
+        command = [ffmpeg_exe(), "-v", "error", "-y", "-i", str(clip)]
         if sound is not None and len(sound):
             raw = path.with_suffix(".f32")
             np.asarray(sound, "<f4").tofile(raw)

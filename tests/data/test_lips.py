@@ -12,6 +12,10 @@ from sonic_ms.edge.curves import OPEN
 from sonic_ms.edge.generator import open_folder
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.face import mesh
+from sonic_ms.files.shipped import DEMO_IMAGE
+from sonic_ms.pipeline import load_model
+from tests.data.conftest import remaker
+from tests.support.talking_clip import talking_clip
 
 
 def turned(points, yaw, scale, shift):
@@ -55,9 +59,11 @@ def test_the_offset_is_found(late):
 
 
 @pytest.fixture(scope="module")
-def folder(remake, speech, tmp_path_factory):
-    """Videos: one in step, one whose sound comes 0.2 s late, one without sound, one of noise, one of another voice."""
+def folder(speech, tmp_path_factory):
+    """Videos of sonic-edge: one in step, one whose sound comes 0.2 s late, one without sound, one of noise, one of
+    another voice."""
     videos = tmp_path_factory.mktemp("videos")
+    remake = remaker(talking_clip(tmp_path_factory.mktemp("talk") / "talk.mp4", load_model(), DEMO_IMAGE, speech))
     shifted = np.concatenate([np.zeros(3200, np.float32), speech])[: len(speech)]
     remake(videos / "fine.mp4")
     remake(videos / "late.mp4", sound=shifted)

@@ -2,13 +2,15 @@
 
     python -m tests.support.recorded_clips     records them anew, after a change that is meant to show
 
-Sums over floats differ in the last bit between processors: sha256 is compared where this kind of processor is on
-record, elsewhere the first and the last frame may differ by one level.
+Sums over floats differ in the last bit between processors: sha256 is compared on the very model of processor that is
+on record, elsewhere the first and the last frame may differ by one level.
 """
 
 import hashlib
 import json
+import os
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -33,12 +35,15 @@ CLIPS = {  # name -> (model, options)
 
 
 def processor():
-    """Kind of processor, as far as it decides how sums are ordered."""
+    """Vendor, family, model, stepping and cores of the processor: all that may decide how sums are ordered. Two EPYCs
+    with the same instructions differ in the last bit, for their caches differ."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        flags = ""
-    return next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+        lines = []
+    about = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    parts = [about.get(key, "") for key in ("vendor_id", "cpu family", "model", "stepping")]
+    return " ".join([platform.machine(), *parts, f"x{os.cpu_count()}"])
 
 
 def make(model, name):

@@ -82,8 +82,8 @@ class TestRun:
         assert report["forgotten"] < personalize.MOST_FORGOTTEN
 
     def test_without_rehearsal_they_change_and_the_model_is_refused(self, quick, clip, tmp_path, monkeypatch):
-        batches = personalize.Batches
-        monkeypatch.setattr(personalize, "Batches", lambda training, rehearsal: batches(training))
+        batches = personalize.PairBatches
+        monkeypatch.setattr(personalize, "PairBatches", lambda training, rehearsal: batches(training))
         with pytest.raises(UsageError, match=r"it does not show would look different by 0\.\d+, expected at"):
             personalize.personalize(clip, tmp_path / "model", steps=40)
         assert not (tmp_path / "model").exists()
@@ -108,7 +108,8 @@ class TestRun:
         options = {"image": DEMO_IMAGE, "audio": speech, "min_resolution": 256, "motion_scale": 0.0}
         pairs = zip(*(load_model(model).generate(**options) for model in (out, "sonic-edge")))
         greener = [np.subtract(own, other, dtype=float) @ (-1, 1, 0) for own, other in pairs]
-        assert max(map(np.mean, greener)) > 0.008 and abs(greener[0].mean()) < 0.002  # open and closed
+        widest = max(map(np.mean, greener))
+        assert widest > 0.003 and abs(greener[0].mean()) < widest / 4  # open and closed
 
     def test_a_folder_that_is_there_is_refused(self, clip, run):
         with pytest.raises(OutputError, match="exists already"):
@@ -155,7 +156,7 @@ class TestParts:
         features = rng.random((5, FEATURES, 4, 4)).astype(np.float32)
         targets = rng.random((5, 3, 4, 4)).astype(np.float32)
         pairs = mouth_pairs.Pairs(features, targets, np.ones((5, 1, 4, 4), np.float32), np.arange(5))
-        seen, wanted, _ = personalize.Batches(pairs)(rng, 6)
+        seen, wanted, _ = personalize.PairBatches(pairs)(rng, 6)
         for one, target in zip(seen, wanted):
             number = int(np.argmin(np.abs(features[:, 5] - one[5]).sum((1, 2))))
             gain = target[0, 0, 0] / targets[number, 0, 0, 0]
@@ -169,9 +170,9 @@ class TestParts:
             planes = np.full((count, 6, 4, 4), value, np.float32)
             return mouth_pairs.Pairs(planes, planes[:, :3], planes[:, :1], np.arange(count))
 
-        _, _, marks = personalize.Batches(pairs(1, 3), pairs(2, 50))(np.random.default_rng(0), 8)
+        _, _, marks = personalize.PairBatches(pairs(1, 3), pairs(2, 50))(np.random.default_rng(0), 8)
         assert sorted(marks[:, 0, 0, 0]) == [1] * 4 + [2] * 4
-        _, _, marks = personalize.Batches(pairs(1, 3), None)(np.random.default_rng(0), 8)
+        _, _, marks = personalize.PairBatches(pairs(1, 3), None)(np.random.default_rng(0), 8)
         assert len(marks) == 8
 
     def test_a_clip_that_has_every_mouth_needs_no_rehearsal(self, monkeypatch):
