@@ -15,7 +15,7 @@ import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import Cancelled, UsageError, WeightsError
-from sonic_ms.face.choose import Detector, choose_face
+from sonic_ms.face.choose import Detector, choose_face, upright
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
@@ -189,7 +189,8 @@ def generate(
         notes.append(unheard)
     photo = load_image(image)
     face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
-    for text in notes + more:
+    photo, face, turned = upright(photo, face)
+    for text in notes + more + turned:
         progress.note(text)
     scene = generator.prepare(photo, face, settings, progress)
     stream = generator.frames(scene, samples, settings, progress)

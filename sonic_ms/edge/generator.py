@@ -81,6 +81,7 @@ class Squares:
 
         side, rig = self.scene.crop.shape[0], self.scene.rig
         rows, columns = placement(rig.roi, side)
+        painted = np.ix_(rows.any(1), columns.any(0))  # the painter's rectangle: the only place for new colours
         constants = {"texture": make_texture(self.scene.crop), "rows": rows, "columns": columns}
         for first in range(0, len(self.curves), EDGE_BATCH):
             batch = slice(first, first + EDGE_BATCH)
@@ -90,7 +91,10 @@ class Squares:
             outputs = self.engine.run(f"edge_render_{side}", {**constants, "parameters": padded})
             planes = (outputs["frames"] + 0.5).astype(np.uint8)  # (3, EDGE_BATCH, side, side)
             for i in range(count):
-                yield cv2.merge(planes[:, i])
+                frame = cv2.merge(planes[:, i])
+                if self.scene.tone is not None:
+                    frame[painted] = self.scene.tone.apply(frame[painted])
+                yield frame
 
 
 def open_folder(folder=EDGE_FOLDER, precision="fp32"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sonic_ms.edge.rig import Rig, build_rig, with_light
+from sonic_ms.edge.tone import Tone, find_tone
 from sonic_ms.edge.units import EDGE_SIDES
 from sonic_ms.errors import FaceError
 from sonic_ms.face import mesh
@@ -16,12 +17,14 @@ HEAD_SPAN = 2.0  # face heights that the head needs around the face, before expa
 @dataclass(frozen=True)
 class Portrait:
     """frame: the whole photo at output size, uint8 (h, w, 3); crop: the moving square, uint8 (side, side, 3);
-    box: (x, y, length) of the square in frame pixels, may reach outside; rig: the face in crop units."""
+    box: (x, y, length) of the square in frame pixels, may reach outside; rig: the face in crop units; tone: of a photo
+    of one colour, None for one in colour."""
 
     frame: np.ndarray
     crop: np.ndarray
     box: tuple[int, int, int]
     rig: Rig
+    tone: Tone | None = None
     exact: bool = True  # nothing moves at the square's border: see media/paste.py
 
 
@@ -62,4 +65,4 @@ def prepare_portrait(photo, landmarks, options, sides=EDGE_SIDES):
     if not np.isfinite(rig.source).all() or rig.mouth[4] < 0.01:
         raise FaceError("the face's landmarks are not usable; give a sharper, more frontal photo or another --face-box")
     crop = np.ascontiguousarray(crop)
-    return Portrait(frame, crop, (x, y, length), with_light(rig, crop))
+    return Portrait(frame, crop, (x, y, length), with_light(rig, crop), find_tone(frame, points))

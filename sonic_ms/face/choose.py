@@ -66,6 +66,22 @@ def choose_face(rgb, detector, face="largest", face_box=None):
     return faces[index], []
 
 
+def upright(rgb, face):
+    """The photo turned by 180 degrees where the chosen face stands on its head: (photo, face, notes). A face that lies
+    on its side is left, and so is what a box marks or a detector without keypoints finds."""
+    if face.keypoints is None:
+        return rgb, face, []
+    eyes = face.keypoints[1] - face.keypoints[0]  # to the person's left, which is the image's right
+    if eyes[0] > -abs(eyes[1]):
+        return rgb, face, []
+    height, width = rgb.shape[:2]
+    x, y, w, h = face.box
+    turned = Face(
+        (width - 1 - x - w, height - 1 - y - h, w, h), face.score, np.float32([width - 1, height - 1]) - face.keypoints
+    )
+    return np.ascontiguousarray(rgb[::-1, ::-1]), turned, ["the photo is upside down: it was turned by 180 degrees"]
+
+
 def place_mesh(rgb, face, analyzer):
     """The mesh on a chosen face, checked: (Landmarks, notes for the user).
 
@@ -91,7 +107,7 @@ def place_mesh(rgb, face, analyzer):
 
 
 def find_mesh(rgb, analyzer, face="largest", face_box=None):
-    """choose_face and place_mesh in one: (Landmarks, notes)."""
+    """choose_face and place_mesh in one: (Landmarks, notes), of the photo as it is."""
     chosen, notes = choose_face(rgb, analyzer, face, face_box)
     found, more = place_mesh(rgb, chosen, analyzer)
     return found, notes + more

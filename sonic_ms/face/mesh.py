@@ -100,6 +100,12 @@ def pose(points):
     return float(yaw), float(pitch), float(roll)
 
 
+def keypoints(points):
+    """The first four of Face.keypoints as a mesh (468, 2 or more) has them: (4, 2)."""
+    groups = (RIGHT_EYE_OUTER, RIGHT_EYE_INNER), (LEFT_EYE_OUTER, LEFT_EYE_INNER), (NOSE_TIP,), (13, 14)
+    return np.array([points[list(group), :2].mean(0) for group in groups])
+
+
 def average_face(box):
     """A frontal adult face with closed lips, symmetric, that fills the box (x, y, w, h): points (468, 3)."""
     x, y, width, height = box

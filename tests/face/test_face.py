@@ -1,12 +1,15 @@
 """Faces: what is found on two public portraits, collages and things that are no faces; landmarks under rotation, scale
 and noise; choosing one, with its errors and notes."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from sonic_ms.errors import FaceError
 from sonic_ms.face import choose, detect, mesh
+from sonic_ms.media.image import load_image
 
 
 def rotate(image, degrees):
@@ -228,6 +231,35 @@ def test_choose_among_several(analyzer, group):
             choose.find_mesh(picture, analyzer, face=index)
     with pytest.raises(FaceError, match="expected 'largest' or an index"):
         choose.find_mesh(picture, analyzer, face="smallest")
+
+
+@pytest.mark.parametrize("name", ["hopper", "astronaut"])
+def test_a_photo_upside_down(analyzer, name, request):
+    photo = request.getfixturevalue(name)
+    over = np.ascontiguousarray(photo[::-1, ::-1])
+    face, notes = choose.choose_face(over, analyzer)
+    found, more = choose.place_mesh(over, face, analyzer)
+    assert abs(abs(mesh.pose(found.points)[2]) - 180) < 10 and notes + more == []
+    turned, face, notes = choose.upright(over, face)
+    np.testing.assert_array_equal(turned, photo)
+    assert notes == ["the photo is upside down: it was turned by 180 degrees"]
+    upright = analyzer.landmarks(photo, analyzer.detect(photo)[0]).points
+    assert apart(choose.place_mesh(turned, face, analyzer)[0].points, upright) < 0.01
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_face_on_its_side_stays(analyzer, hopper, turns):
+    photo = np.ascontiguousarray(np.rot90(hopper, turns))
+    face, _ = choose.choose_face(photo, analyzer)
+    same, _, notes = choose.upright(photo, face)
+    assert same is photo and notes == []
+
+
+def test_cloth_is_no_face(analyzer):
+    """The suit's folds make a box twice as wide as the face; mesh and detector do not agree on it."""
+    picture = load_image(Path(__file__).parents[1] / "cases" / "pano.jpg")
+    (face,) = analyzer.detect(picture)
+    assert face.score > 0.9 and analyzer.landmarks(picture, face).score > 0.99
 
 
 def test_no_face_and_the_way_out(analyzer):
