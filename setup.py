@@ -14,9 +14,10 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sonic_ms" / "__init__.py"
 # has no wheel.
 REQUIRES = [
     "mindspore>=2.7.1,<2.9",
-    "numpy>=1.23.5,<2",
+    "numpy>=1.24.2,<2",
     "opencv-python-headless>=4.8.0.76,<4.12",
     "imageio-ffmpeg>=0.6.0",
+    "onnxruntime>=1.17",
     "pillow>=9.3",
     "pydantic>=2.6",
     "pyyaml>=6.0",
@@ -25,7 +26,7 @@ REQUIRES = [
     "tqdm>=4.60",
 ]
 EXTRAS = {
-    "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],  # ONNX bundles without MindSpore
+    "onnx": ["onnx>=1.15"],  # export of ONNX bundles
     "heif": ["pillow-heif>=0.16"],  # photos of iPhones
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
@@ -43,7 +44,6 @@ EXTRAS = {
         "diffusers==0.42.1",
         "transformers==5.23.0",
         "onnx>=1.15",
-        "onnxruntime>=1.16",
     ],
 }
 EXTRAS["all"] = sorted({package for name in ("onnx", "train") for package in EXTRAS[name]})

@@ -31,7 +31,7 @@ def _arguments(parser):
     add = parser.add_argument
     add("--model", help=f"{shipped_models()}, or the folder of a model (default: {DEFAULT_MODEL})")
     add("--bundle", help="folder that `sonic-ms export` wrote, instead of a model")
-    add("--engine", help=f"{', '.join(ENGINES)}; all but mindspore need --bundle (default: auto)")
+    add("--engine", help=f"{', '.join(ENGINES)}; without --bundle mindspore or, for sonic-edge, onnxruntime")
     add("--precision", choices=("fp32", "fp16"), help="of weights and activations, without a bundle (default: fp32)")
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
@@ -150,7 +150,7 @@ class Console:
             self._waiting = bool(text)
 
     def report(self, stage, done, total):
-        self.wait_for("building graphs, about 10 s ..." if stage == "compile" and done == 0 else "")
+        self.wait_for("building graphs ..." if stage == "compile" and done == 0 else "")
         if total == 1 or stage == "frames":  # frames have the writer's bar
             return
         if self._bar is None:

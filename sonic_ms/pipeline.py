@@ -33,13 +33,14 @@ Source = str | os.PathLike[str] | np.ndarray
 class ModelEntry(NamedTuple):
     """Where a model lives. package: its folder, with options.py, generator.py and graphs.py. options: the name of its
     class. parts: folders by which a model's folder without model.json is recognised. shipped: comes with the
-    package. resumable: takes hours and keeps its finished steps."""
+    package. resumable: takes hours and keeps its finished steps. engines: of those without a bundle."""
 
     package: str
     options: str
     parts: tuple[str, ...]
     shipped: bool = False
     resumable: bool = False
+    engines: tuple[str, ...] = ("auto", "mindspore")
 
     @property
     def Options(self) -> type[Options]:
@@ -55,7 +56,9 @@ class ModelEntry(NamedTuple):
 
 
 MODELS = {
-    "sonic-edge": ModelEntry("sonic_ms.edge", "EdgeOptions", ("audio", "painter"), shipped=True),
+    "sonic-edge": ModelEntry(
+        "sonic_ms.edge", "EdgeOptions", ("audio", "painter"), True, False, ("auto", "onnxruntime", "mindspore")
+    ),
     "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True),
 }
 DEFAULT_MODEL = "sonic-edge"
@@ -252,7 +255,8 @@ def load_model(
     """A model with `generate(image, audio, **options)`.
 
     name: a model that ships with the package, or a model's folder. bundle: folder that `sonic-ms export` wrote, instead
-    of a name. engine: one of runtime.choose.ENGINES; those besides mindspore need a bundle. precision: "fp32", or
+    of a name. engine: one of runtime.choose.ENGINES; without a bundle mindspore, and for sonic-edge onnxruntime. "auto"
+    takes the faster one of those that are here, MindSpore where there is an NPU. precision: "fp32", or
     "fp16" for weights and activations of half the size; a bundle has its own.
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
@@ -267,8 +271,9 @@ def load_model(
         return load_bundle(opened, open_engine(engine, opened))
     check_engine(engine)
     entry = MODELS[model_of(name)]
+    check_engine(engine, entry.engines)
     arguments = () if str(name) in MODELS else (name,)
-    return TalkingModel(entry.generator.open_folder(*arguments, precision=precision))
+    return TalkingModel(entry.generator.open_folder(*arguments, precision=precision, engine=engine))
 
 
 def load_bundle(bundle: Bundle, engine: Engine, **more: Any) -> TalkingModel:

@@ -246,7 +246,7 @@ def test_a_report_that_cannot_be_written_is_found_before_the_work(capsys, tmp_pa
 def test_the_report_of_a_video(capsys, tmp_path):
     found, _ = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--duration", 0.4, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert found == 0 and report["frames"] == 10 and report["engine"]["engine"] == "mindspore"
+    assert found == 0 and report["frames"] == 10 and report["engine"]["engine"] == "onnxruntime"
     assert report["seconds"]["load"] > 0 and report["output"].endswith("out.mp4")
 
 

@@ -11,7 +11,10 @@ from tests.support.recorded_clips import CLIPS, FOLDER, make, processor, tiny_ba
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    return {"sonic-edge": load_model(), "sonic-base": load_model(tiny_base(tmp_path_factory.mktemp("base")))}
+    return {
+        "sonic-edge": load_model(engine="mindspore"),
+        "sonic-base": load_model(tiny_base(tmp_path_factory.mktemp("base"))),
+    }
 
 
 @pytest.mark.slow
@@ -23,3 +26,10 @@ def test_frames_are_those_on_record(models, name):
     known = json.loads((FOLDER / "sha256.json").read_text()).get(processor())
     if known is not None:
         assert digest == known[name]
+
+
+@pytest.mark.slow
+def test_onnxruntime_shows_the_same():
+    _, frames = make(load_model(engine="onnxruntime"), "edge_options")
+    with np.load(FOLDER / "edge_options.npz") as kept:
+        assert np.abs(frames.astype(int) - kept["frames"]).max() <= 1

@@ -180,8 +180,9 @@ class Decoded:
             yield resize(picture, size) if whole else picture
 
 
-def open_folder(folder, precision="fp32"):
-    """BaseGenerator on the Cells of a converted folder. Raises WeightsError, EngineError."""
+def open_folder(folder, precision="fp32", engine="auto"):
+    """BaseGenerator on the Cells of a converted folder, in MindSpore, the one engine that needs no bundle. Raises
+    WeightsError, EngineError."""
     return BaseGenerator(networks_stage.open_folder(folder, precision))
 
 

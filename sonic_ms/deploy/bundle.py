@@ -88,6 +88,10 @@ class Bundle:
             self._checked[unit, kind] = self.folder / entry["path"]
         return self._checked[unit, kind]
 
+    def weights(self, unit):
+        """{name: array} of weights that a graph takes from elsewhere: a bundle's graphs have their own."""
+        return {}
+
     def config(self, kind, network):
         """Config dataclass `kind` of a network."""
         from sonic_ms.files.weights import load_config

@@ -1,5 +1,6 @@
 """sonic-edge: recording -> articulation curves, portrait + curves -> moving squares."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ from sonic_ms.edge.audio_features import hear
 from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.rig import frame_parameters
+from sonic_ms.edge.shipped import fits, open_shipped
 from sonic_ms.edge.texture import make_texture, placement
 from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, audio_config, edge_units
-from sonic_ms.errors import InputMissingError, WeightsError
+from sonic_ms.errors import EngineError, InputMissingError, WeightsError
 from sonic_ms.face.choose import place_mesh
 from sonic_ms.media import audio
+from sonic_ms.runtime.engine import has_npu
+from sonic_ms.runtime.ort import import_onnxruntime
 
 
 class EdgeGenerator:
@@ -97,15 +101,40 @@ class Squares:
                 yield frame
 
 
-def open_folder(folder=EDGE_FOLDER, precision="fp32"):
-    """EdgeGenerator on MindSpore with the weights of a folder: audio/ and painter/, each with model.safetensors and
-    config.json. Raises WeightsError for missing, wrong or non-finite weights, EngineError."""
+def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
+    """EdgeGenerator with the weights of a folder: audio/ and painter/, each with model.safetensors and config.json.
+
+    engine: "onnxruntime" for the graphs that come with the package, "mindspore" for the Cells; "auto" takes what starts
+    and runs faster here: onnxruntime on a CPU, in float32, for networks of the shipped sizes; else MindSpore.
+    Raises WeightsError for missing, wrong or non-finite weights, EngineError.
+    """
+    if engine == "auto":
+        engine = "onnxruntime" if precision == "fp32" and _has_onnxruntime() and fits(folder) else "mindspore"
+    heard = audio_config(folder)
+    if engine == "onnxruntime":
+        if precision != "fp32":
+            raise EngineError(
+                f"precision {precision} in onnxruntime needs a bundle: sonic-ms export --dtype {precision}"
+            )
+        return EdgeGenerator(open_shipped(folder), heard)
     from sonic_ms.runtime.cells import MindSporeEngine
 
-    engine = MindSporeEngine(edge_units(Path(folder), precision=precision))
+    opened = MindSporeEngine(edge_units(Path(folder), precision=precision))
     for unit in ("edge_audio", "edge_render_256"):
-        engine.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
-    return EdgeGenerator(engine, audio_config(folder))
+        opened.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
+    return EdgeGenerator(opened, heard)
+
+
+def _has_onnxruntime():
+    """Whether auto takes onnxruntime; where it is wanted and not to be had, one line says so."""
+    if has_npu():
+        return False
+    try:
+        import_onnxruntime()
+    except EngineError as error:
+        warnings.warn(f"{error}; MindSpore runs instead, and starts and renders more slowly", stacklevel=3)
+        return False
+    return True
 
 
 def open_bundle(bundle, engine, sides=None):

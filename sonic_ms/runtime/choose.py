@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from typing import Any
 
 from sonic_ms.errors import EngineError
@@ -11,18 +12,18 @@ from sonic_ms.runtime.engine import Engine
 ENGINES = ("auto", "mindspore", "onnxruntime", "lite", "acl")
 
 
-def check_engine(name: str, bundle: bool = False) -> None:
-    """Refuse an engine that is not known, or that needs a bundle where there is none."""
+def check_engine(name: str, runs: Collection[str] = ENGINES) -> None:
+    """Refuse an engine that is not known, or that is not among those that a model without a bundle `runs` on."""
     if name not in ENGINES:
         raise EngineError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
-    if not bundle and name not in ("auto", "mindspore"):
+    if name not in runs:
         raise EngineError(f"engine {name} runs exported graphs; make them with sonic-ms export and give --bundle")
 
 
 def open_engine(name: str, bundle: Any) -> Engine:
     """The engine `name` on a bundle. auto: the first that is installed and that the bundle has graphs for, of
     onnxruntime and mindspore; lite and acl are only taken when asked for."""
-    check_engine(name, bundle=True)
+    check_engine(name)
     if name == "auto":
         name = _choose(bundle)
     if name == "mindspore":

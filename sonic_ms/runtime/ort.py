@@ -7,7 +7,8 @@ PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order th
 
 
 class OnnxEngine:
-    """Engine over the ONNX files of a bundle. Raises EngineError when onnxruntime is missing or refuses a graph."""
+    """Engine over the ONNX files of a Bundle, or of something else that has units, path() and weights(). Raises
+    EngineError when onnxruntime is missing or refuses a graph."""
 
     def __init__(self, bundle):
         self._runtime, self._bundle, self._sessions = import_onnxruntime(), bundle, {}
@@ -19,7 +20,8 @@ class OnnxEngine:
 
     def _session(self, unit):
         if unit not in self._sessions:
-            self._sessions[unit] = open_session(self._bundle.path(unit, "onnx"), self.providers)
+            path, weights = self._bundle.path(unit, "onnx"), self._bundle.weights(unit)
+            self._sessions[unit] = open_session(path, self.providers, weights=weights)
         return self._sessions[unit]
 
     def run(self, unit, inputs):
@@ -42,17 +44,21 @@ class OnnxEngine:
         self._sessions = {}
 
 
-def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimise=True):
+def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimise=True, weights=None):
     """The onnxruntime session of an ONNX file, or of its bytes.
 
     severity: least of onnxruntime's own messages that is printed, 3 errors, 4 none but fatal ones. optimise: False runs
-    the graph as it is written. Raises EngineError when onnxruntime is missing or refuses the graph.
+    the graph as it is written. weights: {name: array} of initializers that the file leaves out. Raises EngineError when
+    onnxruntime is missing or refuses the graph.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = severity
     if not optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     name = "the graph" if isinstance(graph, bytes) else graph
     try:
         source = graph if isinstance(graph, bytes) else str(graph)

@@ -119,5 +119,5 @@ def test_names_of_engines():
     with pytest.raises(EngineError, match="engine 'tensorrt' is not known; expected one of auto, mindspore"):
         check_engine("tensorrt")
     with pytest.raises(EngineError, match="engine lite runs exported graphs"):
-        check_engine("lite", bundle=False)
+        check_engine("lite", ("auto", "mindspore"))
     check_engine("mindspore")

@@ -67,7 +67,7 @@ def tiny_base(folder):
 
 def record():
     with tempfile.TemporaryDirectory() as scratch:
-        models = {"sonic-edge": load_model(), "sonic-base": load_model(tiny_base(Path(scratch)))}
+        models = {"sonic-edge": load_model(engine="mindspore"), "sonic-base": load_model(tiny_base(Path(scratch)))}
         FOLDER.mkdir(parents=True, exist_ok=True)
         path = FOLDER / "sha256.json"
         sums = json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,125 @@
+"""sonic-edge in onnxruntime by the graphs that come with the package."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sonic_ms.deploy.bundle import Bundle
+from sonic_ms.edge import generator
+from sonic_ms.edge.graphs import sample_inputs
+from sonic_ms.edge.shipped import GRAPHS, check_weights, fits, open_shipped
+from sonic_ms.edge.units import EDGE_FOLDER, NETWORKS, edge_units
+from sonic_ms.errors import EngineError, WeightsError
+from sonic_ms.files.weights import MODEL_FILE, TensorFile, write_tensors
+from sonic_ms.pipeline import load_model
+from sonic_ms.runtime.cells import MindSporeEngine
+from sonic_ms.runtime.ort import OnnxEngine
+
+
+def changed_model(folder, change):
+    """A copy of the shipped model with every tensor through change(name, array)."""
+    for network in NETWORKS:
+        shutil.copytree(EDGE_FOLDER / network, folder / network)
+        with TensorFile(EDGE_FOLDER / network / MODEL_FILE) as file:
+            arrays = {name: np.asarray(change(name, np.float32(file.read(name))), np.float32) for name in file.shapes}
+        entries = [(name, "F32", array.shape, lambda array=array: array) for name, array in arrays.items()]
+        write_tensors(folder / network / MODEL_FILE, entries)
+    return folder
+
+
+@pytest.mark.slow
+def test_no_weight_is_baked_into_a_graph(tmp_path):
+    """Other weights in every tensor: onnxruntime shows what MindSpore's Cells show."""
+    rng = np.random.default_rng(0)
+
+    def change(name, array):
+        if "variance" in name:
+            return array * rng.uniform(0.5, 2, array.shape)
+        return array * rng.uniform(0.8, 1.2, array.shape) + 0.01 * rng.standard_normal(array.shape)
+
+    folder = changed_model(tmp_path, change)
+    ours, theirs = open_shipped(folder), MindSporeEngine(edge_units(folder))
+    for name in ("edge_audio", "edge_render_256"):
+        inputs = sample_inputs(edge_units(folder)[name])
+        (found,), (expected,) = ours.run(name, inputs).values(), theirs.run(name, inputs).values()
+        assert np.abs(found - expected).max() <= 2e-4 * np.abs(expected).max()
+        (before,) = open_shipped().run(name, inputs).values()
+        assert np.abs(before - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_the_graphs_are_those_of_an_export(edge_bundle):
+    """A Cell that changed without `python -m bench.make_graphs` shows something else."""
+    exported = OnnxEngine(Bundle.load(edge_bundle.folder))
+    ours = open_shipped()
+    assert {path.stem for path in GRAPHS.glob("*.onnx")} == set(edge_units())
+    for name, unit in edge_bundle.units.items():
+        inputs = sample_inputs(unit)
+        (found,), (expected,) = ours.run(name, inputs).values(), exported.run(name, inputs).values()
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_nothing_imports_mindspore():
+    code = (
+        "import sys; from sonic_ms.pipeline import load_model; from sonic_ms.files.shipped import *\n"
+        "video = load_model().generate(str(DEMO_IMAGE), str(DEMO_AUDIO), duration=0.4, min_resolution=256)\n"
+        "assert sum(1 for _ in video) == 10 and video.timings['frames'] > 0\n"
+        "print('mindspore' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+class Cells:
+    """Instead of MindSporeEngine."""
+
+    def __init__(self, units):
+        self.units = units
+
+    def build(self, unit):
+        pass
+
+
+@pytest.fixture
+def no_compiling(monkeypatch):
+    monkeypatch.setattr("sonic_ms.runtime.cells.MindSporeEngine", Cells)
+
+
+def chosen(**more):
+    return type(generator.open_folder(**more).engine)
+
+
+class TestAuto:
+    def test_a_cpu_takes_onnxruntime(self, no_compiling):
+        assert chosen() is OnnxEngine and chosen(engine="mindspore") is Cells
+        assert chosen(precision="fp16") is Cells
+
+    def test_an_npu_takes_mindspore(self, no_compiling, monkeypatch):
+        monkeypatch.setattr(generator, "has_npu", lambda: True)
+        assert chosen() is Cells
+
+    def test_without_onnxruntime_one_line(self, no_compiling, monkeypatch):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        with pytest.warns(UserWarning, match="onnxruntime cannot be imported.*pip install.*MindSpore runs instead"):
+            assert chosen() is Cells
+
+    def test_other_sizes_take_mindspore(self, no_compiling, tmp_path):
+        folder = changed_model(tmp_path, lambda name, array: array[:8] if name == "leave.bias" else array)
+        assert not fits(folder) and chosen(folder=folder) is Cells
+        with pytest.raises(WeightsError, match="other sizes than the shipped"):
+            generator.open_folder(folder, engine="onnxruntime")
+
+
+def test_values_that_are_not_finite(tmp_path):
+    folder = changed_model(tmp_path, lambda name, array: array * np.nan if name == "head.bias" else array)
+    with pytest.raises(WeightsError, match=r"not finite: head\.bias"):
+        check_weights(folder)
+
+
+def test_what_needs_a_bundle():
+    with pytest.raises(EngineError, match="fp16 in onnxruntime needs a bundle"):
+        load_model(engine="onnxruntime", precision="fp16")
+    with pytest.raises(EngineError, match="engine lite runs exported graphs"):
+        load_model(engine="lite")
