@@ -2,6 +2,7 @@
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_inputs
+from sonic_ms.runtime.turns import in_turn
 
 PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order they are preferred
 
@@ -9,11 +10,13 @@ PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order th
 class OnnxEngine:
     """Engine over the ONNX files of a bundle. Raises EngineError when onnxruntime is missing or refuses a graph."""
 
+    @in_turn
     def __init__(self, bundle):
         self._runtime, self._bundle, self._sessions = import_onnxruntime(), bundle, {}
         available = self._runtime.get_available_providers()
         self.providers = [name for name in PROVIDERS if name in available]
 
+    @in_turn
     def prepare(self, unit):
         self._session(unit)
 
@@ -22,6 +25,7 @@ class OnnxEngine:
             self._sessions[unit] = open_session(self._bundle.path(unit, "onnx"), self.providers)
         return self._sessions[unit]
 
+    @in_turn
     def run(self, unit, inputs):
         session = self._session(unit)
         spec = self._bundle.units[unit]
@@ -38,6 +42,7 @@ class OnnxEngine:
             "graphs": "ONNX",
         }
 
+    @in_turn
     def close(self):
         self._sessions = {}
 
