@@ -137,8 +137,8 @@ class Generator(Protocol):
 
 
 class TalkingModel:
-    """A loaded model with the pipeline around it, made by `load_model`. It serves many requests, and threads take turns:
-    see docs/servers.md."""
+    """A loaded model with the pipeline around it, made by `load_model`. It serves many requests; threads take
+    turns, see docs/servers.md."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator

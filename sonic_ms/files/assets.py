@@ -121,8 +121,13 @@ ASSETS = {
 
 
 def cache_dir():
-    """Folder of the cached files (Path); not created here."""
-    return Path(os.environ.get("SONIC_MS_CACHE") or Path.home() / ".cache" / "sonic_ms")
+    """Folder of the cached files (Path); not created here. Raises AssetError for a user without a home folder."""
+    try:
+        return Path(os.environ.get("SONIC_MS_CACHE") or Path.home() / ".cache" / "sonic_ms")
+    except RuntimeError as error:
+        raise AssetError(
+            f"user {os.getuid()} has no home folder for downloaded files; set SONIC_MS_CACHE to a folder, or HOME"
+        ) from error
 
 
 def fetch(name):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError
+from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError, short
 from sonic_ms.files.temporary import Temporary
 from sonic_ms.media import recording
 from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
@@ -41,8 +41,9 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     folder = path.absolute().parent
     if path.suffix.lower() != ".mp4":
         raise OutputError(f"output {path}: suffix {path.suffix!r}, expected .mp4; rename the output")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(f"output {path}: folder {folder} does not exist; create it or choose another")
+    check_name(path, "output")
     if path.is_dir():
         raise OutputError(f"output {path}: is a folder, expected a file name; add one")
     if path.exists() and not overwrite:
@@ -55,6 +56,15 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
             f"output {path}: cannot write into {folder} ({error.strerror}); choose a folder you may write to"
         ) from error
     return path
+
+
+def check_name(path: str | os.PathLike[str], what: str) -> None:
+    """Raise OutputError, begun with `what`, for a name that is longer than its folder takes."""
+    length, limit = len(os.fsencode(Path(path).name)), os.pathconf(Path(path).absolute().parent, "PC_NAME_MAX")
+    if length > limit:
+        raise OutputError(
+            f"{what} {short(str(path))}: its name has {length} bytes, expected at most {limit}; shorten it"
+        )
 
 
 class VideoWriter:
