@@ -150,9 +150,9 @@ def test_other_imports_are_not_blamed_on_the_host():
     assert isinstance(unknown, EngineError) and "libfoo.so.2" in str(unknown)
 
 
-def started(folder):
+def started(folder, *more):
     """A demo whose half-written file has appeared."""
-    command = [*DEMO[:4], "--min-resolution", "256", "--output", folder / "o.mp4"]
+    command = [*DEMO[:4], "--min-resolution", "256", "--output", folder / "o.mp4", *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 200
     while not list(folder.glob("*.partial.mp4")) and time.time() < deadline and process.poll() is None:
@@ -175,7 +175,7 @@ def test_signals_leave_nothing(tmp_path, name):
 def test_nohup_holds(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
     try:
-        process = started(tmp_path)
+        process = started(tmp_path, "--duration", "3")
         process.send_signal(signal.SIGHUP)
         process.communicate()
     finally:
