@@ -7,8 +7,6 @@ hidden folder beside the result; only when all is written and compared does it t
 
 import dataclasses
 import os
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,12 @@ import numpy as np
 from mindspore.nn.utils import no_init_parameters
 from sonic_ms.convert import ctranslate2, monolith
 from sonic_ms.convert.families import places, recognise, wrappers
-from sonic_ms.convert.files import NETWORKS, STAGING, find, published, spoken_of, unwritten
+from sonic_ms.convert.files import NETWORKS, find, published, spoken_of, unwritten
 from sonic_ms.convert.maps import TRANSFORMS, NameMap
 from sonic_ms.convert.readers import open_checkpoint
 
 from sonic_ms.errors import OutputError, SonicError, UsageError, WeightsError
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.files.weights import (
     CONFIG_FILE,
     DTYPES,
@@ -444,10 +443,10 @@ def convert(jobs, dst, dtype="fp32", progress=None, allow_zeros=False):
         check_written(jobs)
     try:
         dst.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=dst))
+        staged = Temporary(dst, is_folder=True)
     except OSError as error:
         raise OutputError(f"cannot write in {dst}: {error.strerror}") from error
-    try:
+    with staged as staging:
         reports = []
         for job in jobs:
             reports.append(write_job(job, staging / job.family.name, dtype, allow_zeros))
@@ -458,6 +457,4 @@ def convert(jobs, dst, dtype="fp32", progress=None, allow_zeros=False):
             final.mkdir(exist_ok=True)
             for file in (staging / job.family.name).iterdir():
                 os.replace(file, final / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return reports

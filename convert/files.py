@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from sonic_ms.errors import InputMissingError
+from sonic_ms.files.temporary import PREFIX
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
 UNFINISHED = (
@@ -39,7 +40,6 @@ PUBLISHED = {
     "rife": ("flownet",),
     "yoloface": ("yoloface_v5m",),
 }
-STAGING = ".converting-"  # begins the folder in which a running conversion writes
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 MAX_INDEX_BYTES = 4 << 20
 # First bytes of what people save or download in place of weights.
@@ -145,7 +145,7 @@ def find(src):
         return not known
 
     for folder, below, names in os.walk(src, onerror=unreadable, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith(STAGING)) if is_new(folder) else []
+        below[:] = sorted(name for name in below if not name.startswith(PREFIX)) if is_new(folder) else []
         for name in sorted([*names, *(name for name in below if name.lower().endswith(SUFFIXES))]):
             path = Path(folder, name)
             known = path.suffix.lower() in SUFFIXES

@@ -13,7 +13,8 @@ import threading
 import traceback
 
 from sonic_ms import __version__
-from sonic_ms.errors import OutputError, SonicError, exit_code
+from sonic_ms.errors import OutputError, SonicError, exit_code, of_the_host
+from sonic_ms.files.streams import usable
 
 COMMANDS = {  # name -> (module, help)
     "generate": ("sonic_ms.commands", "make a talking video"),
@@ -83,30 +84,36 @@ def write_report(path, report):
 def main(argv=None):
     """Entry point; returns the exit code of errors.EXIT_CODES, 1 for a defect of ours, 130 for Ctrl-C."""
     argv = underscored(sys.argv[1:] if argv is None else argv)
-    command = next((text for text in argv if not text.startswith("-")), "")
-    args = build_parser(command).parse_args(argv)
     if threading.current_thread() is threading.main_thread():
         # MindSpore answers Ctrl-C with a SIGTERM to its own process; all of them have to leave no partial file
         for name in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(name, signal.default_int_handler)
-    try:
-        if args.json:
-            write_report(args.json, None)
-        report = args.run(args)
-        if args.json:
-            write_report(args.json, {} if report is None else report)
-    except KeyboardInterrupt as error:
-        print(str(error) or "interrupted; nothing half-written is left behind", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if args.json and hasattr(error, "report"):  # what was measured before it failed
-            write_report(args.json, error.report)
-        if args.verbose:
-            traceback.print_exc()
-        if isinstance(error, SonicError):
-            print(f"sonic-ms: {one_line(error)}", file=sys.stderr)
-        else:
-            print(f"sonic-ms: unexpected {type(error).__name__}: {one_line(error)}; run again with -v and report it",
-                  file=sys.stderr)  # fmt: skip
-        return exit_code(error)
-    return 0
+            if signal.getsignal(name) != signal.SIG_IGN:  # as nohup says
+                signal.signal(name, signal.default_int_handler)
+    args = None
+    with usable():
+        try:
+            args = build_parser(next((text for text in argv if not text.startswith("-")), "")).parse_args(argv)
+            if args.json:
+                write_report(args.json, None)
+            report = args.run(args)
+            if args.json:
+                write_report(args.json, {} if report is None else report)
+        except KeyboardInterrupt as error:
+            print(str(error) or "interrupted; nothing half-written is left behind", file=sys.stderr)
+            return 130
+        except Exception as error:
+            return failed(args, of_the_host(error))
+        return 0
+
+
+def failed(args, error):
+    """Say what went wrong, write what was measured before it; the exit code. args: None while they are parsed."""
+    if args and args.json and hasattr(error, "report"):
+        write_report(args.json, error.report)
+    if args and args.verbose:
+        traceback.print_exception(error)
+    line = one_line(error)
+    if not isinstance(error, SonicError):
+        line = f"unexpected {type(error).__name__}: {line}; run again with -v and report it"
+    print(f"sonic-ms: {line}", file=sys.stderr)
+    return exit_code(error)

@@ -65,7 +65,7 @@ def generate(args):
     loading, options = settings(args)
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InputMissingError(f"file {path}: no such file; check the path")
     name = model_of(loading["model"], loading["bundle"])
     # bad values are refused before anything is loaded
@@ -117,11 +117,14 @@ demo = generate
 
 def _state(name, args):
     """File that keeps the finished steps of this output, None for models that are quick enough to start again."""
+    from sonic_ms.media.video import check_name
+
     if not MODELS[name].resumable:
         if args.resume:
             raise UsageError(f"--resume is for models that take hours; {name} is quick enough to start again")
         return None
     state = f"{args.output}.progress.npz"
+    check_name(state, "the file of finished steps")
     if args.resume is None and os.path.exists(state):
         raise UsageError(
             f"{state} holds the finished steps of an interrupted run; go on from them with --resume, or start again "

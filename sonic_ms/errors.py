@@ -4,6 +4,7 @@ A message is one line: what is wrong, the value, what was expected, what to do. 
 turns a kind into the exit code of the command line.
 """
 
+import re
 import reprlib
 
 _SHORT = reprlib.Repr()
@@ -85,6 +86,31 @@ EXIT_CODES = {
     VideoError: 12,
     Cancelled: 130,
 }
+
+
+# Shared libraries that OpenCV's package with windows needs and servers lack -> package of Debian and Ubuntu.
+LIBRARIES = {
+    "libGL.so.1": "libgl1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libSM.so.6": "libsm6",
+    "libXext.so.6": "libxext6",
+    "libXrender.so.1": "libxrender1",
+}
+
+
+def of_the_host(error: Exception) -> Exception:
+    """EngineError for an import that failed because this machine lacks a shared library; any other error as it is."""
+    found = re.match(r"(\S+\.so\S*): cannot open shared object file", str(error))
+    if not isinstance(error, ImportError) or not found:
+        return error
+    package = LIBRARIES.get(found[1])
+    if package is None:
+        return EngineError(f"the shared library {found[1]} is missing; install the package of your system that has it")
+    return EngineError(
+        f"the shared library {found[1]} is missing, which OpenCV needs; install it (apt-get install {package}), or "
+        "opencv-python-headless in place of opencv-python"
+    )
 
 
 def exit_code(error: BaseException) -> int:

@@ -25,6 +25,7 @@ from sonic_ms.media.video import Video
 from sonic_ms.options import Options, owners, parse
 from sonic_ms.runtime.choose import check_engine, open_engine
 from sonic_ms.runtime.engine import Engine
+from sonic_ms.runtime.turns import check_process
 
 Report = Callable[[str, int, int], None]  # (stage, done, total)
 Source = str | os.PathLike[str] | np.ndarray
@@ -139,7 +140,8 @@ class Generator(Protocol):
 
 
 class TalkingModel:
-    """A loaded model with the pipeline around it, made by `load_model`. It serves many requests, one by one."""
+    """A loaded model with the pipeline around it, made by `load_model`. It serves many requests; threads take
+    turns, see docs/servers.md."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
@@ -184,6 +186,7 @@ def generate(
     options: dict[str, Any],
 ) -> Video:
     """The pipeline; see TalkingModel.generate."""
+    check_process()  # at once: OpenCV, which comes first, may hang in a fork
     settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
     rate = {} if sample_rate is None else {"sample_rate": sample_rate}
     notes: list[str] = []
@@ -201,6 +204,7 @@ def generate(
     count = math.ceil(frame_count(len(samples)) * fps / FPS)
 
     def frames() -> Iterator[np.ndarray]:
+        check_process()
         paste = Paster(scene).paste if scene.box is not None else None
         started = time.perf_counter()
         for done, picture in enumerate(stream):

@@ -7,7 +7,6 @@ elsewhere at each step, so that their seams never stay in one place; where windo
 
 import hashlib
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
 
 
@@ -201,9 +201,10 @@ class Resume:
         if self._path is None:
             return
         try:
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                np.savez(file, digest=self._digest, steps=steps, latents=latents)
-            os.replace(file.name, self._path)
+            with Temporary(self._path.parent) as temporary:
+                with open(temporary, "wb") as file:
+                    np.savez(file, digest=self._digest, steps=steps, latents=latents)
+                os.replace(temporary, self._path)
         except OSError as error:
             raise OutputError(f"cannot keep the state in {self._path}: {error.strerror}") from error
 

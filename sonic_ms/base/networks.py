@@ -8,6 +8,7 @@ from sonic_ms.base.units import BUILT_FOR_A_SIZE, CELL_OF, CONFIGS, BaseGear, ba
 from sonic_ms.errors import EngineError, WeightsError
 from sonic_ms.files.digest import weights_digest
 from sonic_ms.files.weights import load_config
+from sonic_ms.runtime.turns import in_turn
 
 
 class Networks:
@@ -45,6 +46,7 @@ class CellEngine:
     {network: Cell} that is used as it is in memory.
     """
 
+    @in_turn
     def __init__(self, folder, precision="fp32", keep=True, trained=None):
         from sonic_ms.runtime.ms import start
 
@@ -72,6 +74,7 @@ class CellEngine:
     def prepare(self, unit):
         """Nothing: which shapes a Cell will be compiled for is known when it runs."""
 
+    @in_turn
     def run(self, unit, inputs):
         if unit not in self.units:
             raise EngineError(f"no unit {unit!r}; there are {', '.join(self.units)}")
@@ -85,6 +88,7 @@ class CellEngine:
         parts = out if isinstance(out, tuple) else (out,)
         return {one.name: value.asnumpy() for one, value in zip(self.units[unit].outputs, parts)}
 
+    @in_turn
     def release(self, network):
         """Give back the memory of a network, unless networks are kept."""
         if not self.keep:
@@ -98,6 +102,7 @@ class CellEngine:
             "graphs": "Cells",
         }
 
+    @in_turn
     def close(self):
         self._cells = {}
 

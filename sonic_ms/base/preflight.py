@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.errors import ResourceError
+from sonic_ms.runtime.turns import in_turn
 
 GB = 1e9
 # Measured on MindSpore 2.7.2, CPU, see docs/measured/base.md. Bytes that a compiled transformer with its residual block
@@ -155,6 +156,7 @@ def probe(config, height, width, frames=4):
     return [probe_level(config, level, *size, frames) for level, size in enumerate(sizes)]
 
 
+@in_turn
 def probe_level(config, level, height, width, frames):
     """The speed of one level: a residual block and, where the level has them, a transformer."""
     import mindspore as ms

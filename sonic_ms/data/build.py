@@ -18,9 +18,9 @@ from sonic_ms.data.tracking import track
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, VideoError, WeightsError
 from sonic_ms.face import detect
 from sonic_ms.files.digest import sha256_of, weights_digest
+from sonic_ms.files.temporary import Temporary, remove_stale
 from sonic_ms.media.audio import FPS
 
-PART = ".part"  # folder of the shard that is being written
 STORED = ("vae", "clip", "whisper")  # networks whose outputs are stored: other weights make other shards
 
 
@@ -78,21 +78,19 @@ def build_video(source, digest, out, config, analyzer, encoders):
     if source.spans:
         name = f"{digest[:16]}-{round(1000 * source.spans[0][0])}.mindrecord"
     names = [f"{Path(name).stem}-{clip.first:06d}" for clip in clips]
-    part = out / PART
-    part.mkdir(exist_ok=True)
+    page = page_size(max(clip.last - clip.first for clip in clips), config.resolution)
     try:
-        page = page_size(max(clip.last - clip.first for clip in clips), config.resolution)
-        write_shard(part / name, _records(source.path, names, clips, samples, config, encoders), page)
-        files = [part / (name + suffix) for suffix in SUFFIXES]
-        entry |= {"bytes": [path.stat().st_size for path in files], "shard_sha256": [sha256_of(path) for path in files]}
-        for path in files:
-            os.replace(path, out / path.name)
+        with Temporary(out, is_folder=True) as part:
+            write_shard(part / name, _records(source.path, names, clips, samples, config, encoders), page)
+            files = [part / (name + suffix) for suffix in SUFFIXES]
+            entry["bytes"] = [path.stat().st_size for path in files]
+            entry["shard_sha256"] = [sha256_of(path) for path in files]
+            for path in files:
+                os.replace(path, out / path.name)
     except (OSError, RuntimeError) as error:  # MindRecord has no kind of its own for a full disk
         if isinstance(error, RuntimeError) and shutil.disk_usage(out).free > 1 << 24:
             raise
         raise OutputError(f"cannot write shard {name} in {out} (disk full?); what was finished is kept") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     for clip, one in zip(clips, names):
         figures = {key: round(value, 4) for key, value in clip.figures.items()}
         row = {"id": one, "start": clip.first / FPS, "end": clip.last / FPS, "crop": list(clip.crop), **figures}
@@ -117,7 +115,7 @@ def _records(path, names, clips, samples, config, encoders):
 def _tidy(index, note):
     """Remove what a killed build left behind, and forget videos whose shard is damaged: they are built again."""
     folder = index.path.parent
-    shutil.rmtree(folder / PART, ignore_errors=True)
+    remove_stale(folder)
     for entry in index.shards():
         try:
             index.check_shard(entry)

@@ -14,6 +14,7 @@ from pathlib import Path
 from sonic_ms.data.shards import SUFFIXES
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.temporary import Temporary
 
 NAME = "index.jsonl"
 VERSION = 1
@@ -64,10 +65,11 @@ class Index:
 
     def rewrite(self):
         """Write the whole file anew, atomically."""
-        part = self.path.with_suffix(".part")
+        text = "".join(json.dumps(row) + "\n" for row in (self.header, *self.entries))
         try:
-            part.write_text("".join(json.dumps(row) + "\n" for row in (self.header, *self.entries)), encoding="utf-8")
-            os.replace(part, self.path)
+            with Temporary(self.path.parent) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+                os.replace(temporary, self.path)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 

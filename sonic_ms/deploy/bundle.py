@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sonic_ms.errors import EngineError, InputMissingError, WeightsError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.runtime.unit import Tensor, Unit
 
 MANIFEST = "manifest.json"
@@ -145,6 +146,6 @@ def file_entry(folder, path, data=()):
 
 def write_manifest(folder, manifest):
     """Write manifest.json whole or not at all."""
-    temporary = Path(folder) / (MANIFEST + ".part")
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(Path(folder) / MANIFEST)
+    with Temporary(folder) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(Path(folder) / MANIFEST)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
 from sonic_ms.errors import EngineError, OutputError, UsageError
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.runtime.ort import import_onnxruntime, open_session, run_session
 from sonic_ms.runtime.unit import relative_error
 
@@ -40,34 +41,31 @@ def export(table, out, formats, precision, progress=print):
     out = Path(out)
     if out.exists():
         raise OutputError(f"{out} exists; choose another name or remove it")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        for network, config in table.configs.items():
-            (part / "config" / network).mkdir(parents=True)
-            save_config(config, part / "config" / network)
-        entries = {}
-        for name, unit in table.units.items():
-            entries[name] = export_unit(ms, unit, table, part, formats, TOLERANCE[precision], progress)
-        manifest = {
-            "format": 1,
-            "model": table.model,
-            "precision": precision,
-            "mindspore": ms.__version__,
-            "mind_ir_version": MIND_IR_VERSION,
-            "weights_sha256": table.weights_sha256,
-            "licence": table.licence,
-            "gear": dict(table.gear),
-            "for_cpu": bool(table.rearrange),
-            "units": entries,
-        }
-        write_manifest(part, manifest)
-        part.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with Temporary(out.parent, is_folder=True) as part:
+            for network, config in table.configs.items():
+                (part / "config" / network).mkdir(parents=True)
+                save_config(config, part / "config" / network)
+            entries = {}
+            for name, unit in table.units.items():
+                entries[name] = export_unit(ms, unit, table, part, formats, TOLERANCE[precision], progress)
+            manifest = {
+                "format": 1,
+                "model": table.model,
+                "precision": precision,
+                "mindspore": ms.__version__,
+                "mind_ir_version": MIND_IR_VERSION,
+                "weights_sha256": table.weights_sha256,
+                "licence": table.licence,
+                "gear": dict(table.gear),
+                "for_cpu": bool(table.rearrange),
+                "units": entries,
+            }
+            write_manifest(part, manifest)
+            part.rename(out)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Bundle.load(out)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from sonic_ms.edge.curves import CORNERS, CURVES, JAW, LOWER, OPEN, ROUND, TONGU
 from sonic_ms.edge.heard import PRESSED, WIDE
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.errors import OutputError, UsageError
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.media.audio import FPS, load_audio
 from sonic_ms.options import parse
 
@@ -86,17 +86,16 @@ def write_curves(curves, path):
     its time), by the name's ending; whole or not at all. Raises UsageError, OutputError."""
     check_format(path)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.suffix.lower() == ".npz":
-            with open(temporary, "wb") as file:
-                np.savez(file, **curves)
-        else:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                (_write_json if path.suffix.lower() == ".json" else _write_csv)(curves, file)
-        temporary.replace(path)
+        with Temporary(path.parent) as temporary:
+            if path.suffix.lower() == ".npz":
+                with open(temporary, "wb") as file:
+                    np.savez(file, **curves)
+            else:
+                with open(temporary, "w", newline="", encoding="utf-8") as file:
+                    (_write_json if path.suffix.lower() == ".json" else _write_csv)(curves, file)
+            temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
 

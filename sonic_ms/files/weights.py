@@ -13,13 +13,13 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError, short
 from sonic_ms.files.config import from_dict
+from sonic_ms.files.temporary import Temporary
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -281,26 +281,30 @@ def write_tensors(path, entries, metadata=None):
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts on an 8-byte boundary, as the reference writer does
-    temporary = _temporary_beside(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            digests = {}
-            for name, dtype, shape, load in entries:
-                values = np.asarray(load(), order="C")
-                if values.shape != tuple(shape) or values.dtype != DTYPES[dtype]:
-                    raise WeightsError(f"{name}: announced {dtype} {tuple(shape)}, got {values.dtype} {values.shape}")
-                data = memoryview(values.reshape(-1)).cast("B") if values.size else b""
-                digests[name] = hashlib.blake2b(data).digest()
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _compare(temporary, entries, digests)
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Temporary(path.parent) as temporary:
+            _compare(temporary, entries, _write(temporary, text, entries))
+            os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+
+
+def _write(path, header, entries):
+    """Write header and tensors, to the disk before this returns; {name: digest of its bytes}."""
+    digests = {}
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name, dtype, shape, load in entries:
+            values = np.asarray(load(), order="C")
+            if values.shape != tuple(shape) or values.dtype != DTYPES[dtype]:
+                raise WeightsError(f"{name}: announced {dtype} {tuple(shape)}, got {values.dtype} {values.shape}")
+            data = memoryview(values.reshape(-1)).cast("B") if values.size else b""
+            digests[name] = hashlib.blake2b(data).digest()
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digests
 
 
 def _compare(path, entries, digests):
@@ -313,29 +317,16 @@ def _compare(path, entries, digests):
                 raise OutputError(f"{path}: {name} reads back different from what was written; is the disk sound?")
 
 
-def _temporary_beside(path):
-    """A fresh file in the folder of `path`, so that the final rename is atomic; OutputError when that is refused."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    os.chmod(temporary, 0o644)
-    return temporary
-
-
 def save_config(config, folder):
     """Write the fields of a config dataclass as folder/config.json, atomically."""
     path = Path(folder) / CONFIG_FILE
-    temporary = _temporary_beside(path)
     try:
-        Path(temporary).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Temporary(path.parent) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_config(kind, folder):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError
+from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError, short
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.media import recording
 from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
 from sonic_ms.media.ffmpeg import THREADS, Decoder, blame_host, end, ffmpeg_remarks, read_header, start
@@ -40,8 +41,9 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     folder = path.absolute().parent
     if path.suffix.lower() != ".mp4":
         raise OutputError(f"output {path}: suffix {path.suffix!r}, expected .mp4; rename the output")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(f"output {path}: folder {folder} does not exist; create it or choose another")
+    check_name(path, "output")
     if path.is_dir():
         raise OutputError(f"output {path}: is a folder, expected a file name; add one")
     if path.exists() and not overwrite:
@@ -54,6 +56,15 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
             f"output {path}: cannot write into {folder} ({error.strerror}); choose a folder you may write to"
         ) from error
     return path
+
+
+def check_name(path: str | os.PathLike[str], what: str) -> None:
+    """Raise OutputError, begun with `what`, for a name that is longer than its folder takes."""
+    length, limit = len(os.fsencode(Path(path).name)), os.pathconf(Path(path).absolute().parent, "PC_NAME_MAX")
+    if length > limit:
+        raise OutputError(
+            f"{what} {short(str(path))}: its name has {length} bytes, expected at most {limit}; shorten it"
+        )
 
 
 class VideoWriter:
@@ -83,8 +94,7 @@ class VideoWriter:
         self._overwrite = overwrite
         self._even = (self.size[0] // 2 * 2, self.size[1] // 2 * 2)
         self._arguments = (audio, fps, crf, audio_duration)
-        self._temporary = self.path.absolute().with_name(f".{self.path.stem}.{os.getpid()}.{id(self):x}.partial.mp4")
-        self._process = self._log = self._sound = None
+        self._temporary = self._process = self._log = self._sound = None
 
     def __enter__(self):
         audio, fps, crf, audio_duration = self._arguments
@@ -93,6 +103,7 @@ class VideoWriter:
         command += ["-i", "pipe:0"]
         passed = ()
         try:
+            self._temporary = Temporary(self.path.absolute().parent, ".partial.mp4")
             if audio is not None:
                 self._sound = self._open_sound(audio, audio_duration)
                 passed = (self._sound.read_end,)
@@ -101,7 +112,7 @@ class VideoWriter:
             convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
             tags = "format=yuv420p,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
             command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
-            command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary)]
+            command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary.path)]
             # In memory: there may be no folder for temporary files, or no space in it.
             self._log = os.fdopen(os.memfd_create("ffmpeg"), "w+b")
             # No limit of memory: what the encoder takes follows from the size of our own frames, not from a file.
@@ -154,6 +165,7 @@ class VideoWriter:
         except BaseException:
             self._abort()
             raise
+        self._temporary.remove()
         self._log.close()
 
     def _finish(self):
@@ -162,13 +174,13 @@ class VideoWriter:
         with contextlib.suppress(BrokenPipeError):  # reported below, through the exit code
             self._process.stdin.close()
         self._process.wait()
-        if self._process.returncode or not self._temporary.is_file():
+        if self._process.returncode or not self._temporary.path.is_file():
             raise self._failed()
         if self._sound is not None and (error := self._sound.close()):
             raise OutputError(f"output {self.path}: encoding failed, the sound is cut short ({error})") from error
         if self.path.exists() and not self._overwrite:
             raise OutputError(f"output {self.path}: was created by someone else meanwhile; choose another name")
-        os.replace(self._temporary, self.path)
+        os.replace(self._temporary.path, self.path)
 
     def _failed(self):
         self._log.seek(0)
@@ -186,7 +198,8 @@ class VideoWriter:
             end(self._process)
         if self._sound is not None:
             self._sound.close()
-        self._temporary.unlink(missing_ok=True)
+        if self._temporary is not None:
+            self._temporary.remove()
         if self._log is not None:
             self._log.close()
 

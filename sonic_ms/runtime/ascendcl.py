@@ -20,6 +20,7 @@ import numpy as np
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.cann import cann_version
 from sonic_ms.runtime.engine import check_inputs, device_id
+from sonic_ms.runtime.turns import in_turn
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3  # kinds of copy
 RUNS_ON_DEVICE = 0  # run mode of a program on the board itself, where every memory is the device's
@@ -87,6 +88,7 @@ class Acl:
 class AclEngine:
     """Engine over the .om files of a bundle. Raises EngineError; close() frees all there is on the device."""
 
+    @in_turn
     def __init__(self, bundle):
         try:
             import acl
@@ -107,6 +109,7 @@ class AclEngine:
             self._kinds = (DEVICE_TO_DEVICE,) * 2 if on_board else (HOST_TO_DEVICE, DEVICE_TO_HOST)
             self._undo = undo.pop_all()
 
+    @in_turn
     def prepare(self, unit):
         self._enter()
         self._model(unit)
@@ -131,6 +134,7 @@ class AclEngine:
             self._models[path] = model
         return self._models[path]
 
+    @in_turn
     def run(self, unit, inputs):
         self._enter()
         spec = self._bundle.units[unit]
@@ -144,6 +148,7 @@ class AclEngine:
             "graphs": "OM",
         }
 
+    @in_turn
     def close(self):
         if self._context is not None:
             with self._undo:  # frees in the reverse order of what was made, whatever fails

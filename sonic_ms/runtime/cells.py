@@ -8,6 +8,7 @@ import numpy as np
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_inputs
 from sonic_ms.runtime.ms import start
+from sonic_ms.runtime.turns import in_turn
 
 
 class MindSporeEngine:
@@ -15,10 +16,12 @@ class MindSporeEngine:
 
     kind = "Cells"
 
+    @in_turn
     def __init__(self, units):
         self._units, self._cells = units, {}
         self._ms = start()
 
+    @in_turn
     def build(self, name):
         """The Cell of a unit, loaded but not compiled."""
         if name not in self._units:
@@ -30,11 +33,13 @@ class MindSporeEngine:
     def _build(self, name):
         return self._units[name].build()
 
+    @in_turn
     def prepare(self, unit):
         cell = self.build(unit)
         zeros = [np.zeros(tensor.shape, tensor.dtype) for tensor in self._units[unit].inputs]
         cell.compile(*[self._ms.Tensor.from_numpy(array) for array in zeros])
 
+    @in_turn
     def run(self, unit, inputs):
         cell = self.build(unit)
         arrays = check_inputs(self._units[unit], inputs)
@@ -51,6 +56,7 @@ class MindSporeEngine:
             "graphs": self.kind,
         }
 
+    @in_turn
     def close(self):
         self._cells = {}
 

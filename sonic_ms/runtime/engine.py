@@ -14,7 +14,7 @@ from sonic_ms.runtime.unit import Unit
 
 
 class Engine(Protocol):
-    """Runs the graphs of a table of units on NumPy arrays. May be used by one thread at a time."""
+    """Runs the graphs of a table of units on NumPy arrays. Threads take turns, see turns.py."""
 
     def prepare(self, unit: str) -> None:
         """Compile or load a unit now, so that its first run does not wait for that."""

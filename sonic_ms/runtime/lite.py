@@ -17,15 +17,15 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import warnings
-from pathlib import Path
 
 from sonic_ms.errors import EngineError, OutputError
 from sonic_ms.files.assets import cache_dir
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.runtime.engine import check_inputs, device_id
 from sonic_ms.runtime.lite_process import INSTALL, Worker
 from sonic_ms.runtime.mindir import read_mindir
+from sonic_ms.runtime.turns import in_turn
 
 TARGETS = ("cpu", "ascend")
 LOAD_TIMEOUT = 3600  # seconds; Lite compiles for Ascend when it loads our MINDIR
@@ -37,6 +37,7 @@ NEWEST_MINDIR = 3  # mind_ir_version that release reads; Lite 2.0 reads 1
 class LiteEngine:
     """Engine over a bundle. The worker starts at once; after a crash or time-out the next run starts a new one."""
 
+    @in_turn
     def __init__(self, bundle):
         self._bundle, self._units = bundle, {}
         self._target = os.environ.get("SONIC_MS_LITE_TARGET", "cpu")
@@ -50,6 +51,7 @@ class LiteEngine:
     def _start(self):
         return Worker(self._python, _environment(self._target))
 
+    @in_turn
     def prepare(self, unit):
         self._arrays(unit)
 
@@ -114,9 +116,9 @@ class LiteEngine:
         if not folder.is_dir():
             try:
                 graphs.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(prefix=".part-", dir=graphs) as temporary:
-                    self._convert(source, Path(temporary) / "graph")
-                    (Path(temporary) / "graph").rename(folder)
+                with Temporary(graphs, is_folder=True) as temporary:
+                    self._convert(source, temporary / "graph")
+                    (temporary / "graph").rename(folder)
             except OSError as error:
                 if folder.is_dir():  # another process was faster
                     return next(folder.glob("*.mindir"))
@@ -135,6 +137,7 @@ class LiteEngine:
         if not any(folder.glob("*.mindir")):
             raise EngineError(f"MindSpore Lite wrote no graph from {source}, and did not say why")
 
+    @in_turn
     def run(self, unit, inputs):
         arrays = self._arrays(unit)
         spec = self._bundle.units[unit]
@@ -151,6 +154,7 @@ class LiteEngine:
             "graphs": "MINDIR converted from ONNX" if self._target == "cpu" else "MINDIR",
         }
 
+    @in_turn
     def close(self):
         self._units = {}
         self._worker.close()

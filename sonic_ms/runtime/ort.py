@@ -2,6 +2,7 @@
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_inputs
+from sonic_ms.runtime.turns import in_turn
 
 PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order they are preferred
 
@@ -10,11 +11,13 @@ class OnnxEngine:
     """Engine over the ONNX files of a Bundle, or of something else that has units, path() and weights(). Raises
     EngineError when onnxruntime is missing or refuses a graph."""
 
+    @in_turn
     def __init__(self, bundle):
         self._runtime, self._bundle, self._sessions = import_onnxruntime(), bundle, {}
         available = self._runtime.get_available_providers()
         self.providers = [name for name in PROVIDERS if name in available]
 
+    @in_turn
     def prepare(self, unit):
         self._session(unit)
 
@@ -24,6 +27,7 @@ class OnnxEngine:
             self._sessions[unit] = open_session(path, self.providers, weights=weights)
         return self._sessions[unit]
 
+    @in_turn
     def run(self, unit, inputs):
         session = self._session(unit)
         spec = self._bundle.units[unit]
@@ -40,6 +44,7 @@ class OnnxEngine:
             "graphs": "ONNX",
         }
 
+    @in_turn
     def close(self):
         self._sessions = {}
 

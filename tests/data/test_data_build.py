@@ -175,7 +175,6 @@ class TestResume:
             build([remake(tmp_path / "third.mp4", picture="hue=h=40")], out, CONFIG, note=quiet)
         assert Index.open(out).entries == built[1].entries
         assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in built[0].iterdir())
-        assert not (out / builder.PART).exists()
 
 
 class TestShards:

@@ -69,7 +69,7 @@ def test_fetch_unpacks_checks_and_caches(index, capsys, monkeypatch):
     assert assets.fetch("one.bin") == path
     names = {file.name for file in path.parent.iterdir() if not file.name.startswith(".")}
     assert names == {"one.bin", "one.bin.licence", "two.bin", "two.bin.licence"}
-    assert not list(path.parent.glob(".download-*"))
+    assert not list(path.parent.glob(".sonic-ms-*"))
     assert "fake_weights" not in sys.modules
 
 
@@ -103,7 +103,7 @@ def test_no_network(index):
     with pytest.raises(AssetError, match=r"cannot download fake-weights 1.0.*SONIC_MS_ASSETS_DIR") as error:
         assets.fetch("one.bin")
     assert "\n" not in str(error.value)
-    assert not list(assets.cache_dir().glob(".download-*"))
+    assert not list(assets.cache_dir().glob(".sonic-ms-*"))
 
 
 def test_no_pip(index, monkeypatch, tmp_path):

@@ -183,7 +183,7 @@ def test_bytes_that_change_on_the_way_to_the_disk_are_noticed(tmp_path, monkeypa
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write in"):
+    with pytest.raises(OutputError, match=r"cannot write .*Not a directory"):
         weights.save_config(Config(1), tmp_path / "file" / "sub")
 
 

@@ -26,6 +26,7 @@ from sonic_ms.edge.heard import PERCENTILES, WIDE, AudioEncoderConfig, curves_of
 from sonic_ms.edge.rig import CHIN_DROP, NARROW, ROUND_NARROW, WIDEN
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.files.config import require
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.media import audio
 from sonic_ms.train.edge import augment, texts
 from sonic_ms.train.edge.articulation import (
@@ -136,9 +137,10 @@ def kept(folder, name, what, make):
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.stem}.tmp.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
+        with Temporary(path.parent) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+            temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return arrays
