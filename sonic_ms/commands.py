@@ -121,7 +121,7 @@ def _state(name, args):
         if args.resume:
             raise UsageError(f"--resume is for models that take hours; {name} is quick enough to start again")
         return None
-    state = f"{args.output}.progress.npz"
+    state = f"{args.output}.progress.safetensors"
     if args.resume is None and os.path.exists(state):
         raise UsageError(
             f"{state} holds the finished steps of an interrupted run; go on from them with --resume, or start again "

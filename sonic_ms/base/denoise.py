@@ -179,21 +179,24 @@ def guided(unet, contexts, config, settings, masks, image, index, scheduler, noi
 
 
 class Resume:
-    """The last finished step of a run of `steps` steps, in one safetensors file; without a path it does nothing."""
+    """The last finished step of a run of `steps` steps, in one safetensors file; without a path it does nothing.
+
+    A frame's latents are a tensor of their own: the reader has a limit for one tensor, and a video may be long.
+    """
 
     def __init__(self, path, digest, shape, steps):
-        self._path, self._digest = Path(path) if path else None, digest
-        self._shape, self._steps = tuple(shape), steps
+        self._path, self._digest, self._steps = Path(path) if path else None, digest, steps
+        self._frames = {f"frame{number}": tuple(shape[1:]) for number in range(shape[0])}
 
     def load(self):
         """(steps done, latents), or (0, None) if there is no file, a damaged one, or one of another run."""
         if self._path and self._path.is_file():
             try:
                 with TensorFile(self._path) as file:
-                    steps, kept = file.metadata.get("steps", ""), {"latents": self._shape}
-                    ours = file.metadata.get("digest") == self._digest and file.dtypes == {"latents": "F32"}
-                    if ours and file.shapes == kept and steps in map(str, range(1, self._steps + 1)):
-                        return int(steps), file.read("latents")
+                    steps = file.metadata.get("steps")
+                    ours = file.metadata.get("digest") == self._digest and file.shapes == self._frames
+                    if ours and set(file.dtypes.values()) == {"F32"} and steps in map(str, range(1, self._steps + 1)):
+                        return int(steps), np.stack([file.read(name) for name in self._frames])
             except (InputMissingError, WeightsError):
                 return 0, None
         return 0, None
@@ -201,7 +204,8 @@ class Resume:
     def save(self, steps, latents):
         """Replace the file atomically: a run that is killed in between finds the step before."""
         if self._path:
-            tensors = [("latents", "F32", self._shape, lambda: latents)]
+            frames = zip(self._frames.items(), latents)
+            tensors = [(name, "F32", shape, values.copy) for (name, shape), values in frames]
             write_tensors(self._path, tensors, {"digest": self._digest, "steps": steps})
 
     def discard(self):
