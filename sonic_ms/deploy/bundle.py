@@ -154,15 +154,20 @@ def _problem_of_unit(name, entry):
                 return f"unit {name}: {tensor['name']} has {count} elements, expected at most {MAX_ELEMENTS}"
         if len({tensor["name"] for tensor in tensors}) < len(tensors):
             return f"unit {name}: two of the {side} have one name"
-    for kind in KINDS:
-        if kind in entry:
-            data = entry[kind].get("data", []) if isinstance(entry[kind], dict) else None
-            for part in [entry[kind], *data] if isinstance(data, list) else [None]:
-                if not _is_file(part):
-                    return f"unit {name}: {kind} holds {short(part)}, expected a path and a sha256"
-                place = Path(part["path"])
-                if place.is_absolute() or ".." in place.parts:
-                    return f"unit {name}: path {part['path']} leaves the bundle"
+    problems = (file_problem(entry[kind]) for kind in KINDS if kind in entry)
+    return next((f"unit {name}: {problem}" for problem in problems if problem), None)
+
+
+def file_problem(entry):
+    """What is wrong with the description of a graph file and of its data files, or None."""
+    data = entry.get("data", []) if isinstance(entry, dict) else []
+    for part in [entry, *data] if isinstance(data, list) else [data]:
+        named = isinstance(part, dict) and _is_text(part.get("path")) and isinstance(part.get("sha256"), str)
+        if not named:
+            return f"a file is {short(part)}, expected a path and a sha256"
+        place = Path(part["path"])
+        if place.is_absolute() or ".." in place.parts:
+            return f"path {part['path']} leaves the bundle"
     return None
 
 
@@ -179,10 +184,6 @@ def _is_tensor(value):
         return False
     shape = value.get("shape")
     return isinstance(shape, list) and len(shape) <= MAX_RANK and all(map(_is_size, shape))
-
-
-def _is_file(value):
-    return isinstance(value, dict) and _is_text(value.get("path")) and isinstance(value.get("sha256"), str)
 
 
 def unit_entry(unit):

@@ -71,11 +71,11 @@ def load(folder, group, tensors, identity):
     notes = []
     for place in places(folder):
         try:
-            step, devices, state, began = _header(place, group.rank)
+            devices, state, began = _header(place, group.rank)
             _same(identity, began, devices, group.size)
             with TensorFile(place / f"rank{group.rank}.safetensors") as file:
                 _fill(file, tensors)
-            return step, state, notes
+            return int(place.name), state, notes
         except (WeightsError, InputMissingError) as error:
             notes.append(f"the checkpoint of step {int(place.name)} is not usable ({error}); taking the one before")
     if notes:
@@ -84,25 +84,30 @@ def load(folder, group, tensors, identity):
 
 
 def _header(place, own):
-    """(step, devices, State of rank `own`, identity), after the files of all devices were opened and checked."""
+    """(devices, State of rank `own`, identity), after the files of all devices were opened and checked."""
     headers = []
-    while not headers or len(headers) < headers[0][1]:
+    while not headers or len(headers) < headers[0][0]:
         with TensorFile(place / f"rank{len(headers)}.safetensors") as file:
-            headers.append(_read_header(file))
-        if headers[-1][:2] != headers[0][:2]:
-            raise WeightsError(f"{file.path} is of another step, or of another number of devices")
+            headers.append(_read_metadata(file, int(place.name)))
+        if headers[-1][0] != headers[0][0]:
+            raise WeightsError(f"{file.path} is of {headers[-1][0]} devices, the first of {headers[0][0]}")
     return headers[own] if own < len(headers) else headers[0]  # fewer than now: `_same` says so
 
 
-def _read_header(file):
-    """The same of one file."""
-    texts = [file.metadata.get(name, "") for name in ("step", "devices", "state", "identity")]
-    if not all(re.fullmatch(r"[0-9]{1,12}", text) for text in texts[:2]) or texts[1] == "0":
-        raise WeightsError(f"{file.path}: the header of the checkpoint is damaged: step {short(texts[0])}")
-    state, identity = (parse_json(text, f"{file.path}: the header of the checkpoint is damaged") for text in texts[2:])
+def _read_metadata(file, step):
+    """(devices, State, identity) of one file, which has to be of this step."""
+    damaged = f"{file.path}: the metadata of the checkpoint is damaged"
+    then, devices, state, identity = (file.metadata.get(key, "") for key in ("step", "devices", "state", "identity"))
+    if then != str(step) or not re.fullmatch(r"[1-9][0-9]{0,5}", devices):
+        raise WeightsError(f"{damaged} (step {short(then)}, devices {short(devices)})")
+    state = from_dict(State, parse_json(state, damaged), f"{file.path}: state", WeightsError)
+    counts = (state.good, state.skipped, state.seconds)
+    if min(counts) < 0 or state.scale <= 0 or not np.isfinite([state.scale, state.seconds, *state.recent]).all():
+        raise WeightsError(f"{damaged} (state {short(state)})")
+    identity = parse_json(identity, damaged)
     if not isinstance(identity, dict):
-        raise WeightsError(f"{file.path}: the header of the checkpoint is damaged: identity {short(identity)}")
-    return int(texts[0]), int(texts[1]), from_dict(State, state, f"{file.path}: state", WeightsError), identity
+        raise WeightsError(f"{damaged} (identity {short(identity)})")
+    return int(devices), state, identity
 
 
 def _same(now, then, devices_then, devices):
@@ -114,14 +119,19 @@ def _same(now, then, devices_then, devices):
         if json.loads(json.dumps(now.get(name))) != then.get(name)
     ]
     if changed:
-        raise UsageError(f"cannot resume with a changed configuration: {'; '.join(changed)}; start another --out")
+        raise UsageError(f"cannot resume with a changed configuration: {summary(changed)}; start another --out")
 
 
 def _fill(file, tensors):
-    wrong = [name for name, tensor in tensors.items() if file.shapes.get(name) != tuple(tensor.shape)]
+    def fits(name, tensor):
+        return file.shapes.get(name) == tuple(tensor.shape) and file.dtypes[name] == "F32"
+
+    wrong = [name for name, tensor in tensors.items() if not fits(name, tensor)]
     wrong += [name for name in file.shapes if name not in tensors]
     if wrong:
         raise WeightsError(f"{file.path} is of another network: {summary(wrong)}")
     for name, tensor in tensors.items():
-        values = ms.Tensor(np.ascontiguousarray(file.read(name)))
-        ms.ops.assign(tensor, values)
+        values = file.read(name)
+        if not np.isfinite(values).all():
+            raise WeightsError(f"{file.path} holds values that are not finite: {name}")
+        ms.ops.assign(tensor, ms.Tensor(np.ascontiguousarray(values)))
