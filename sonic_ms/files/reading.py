@@ -4,6 +4,7 @@ Everything of this package that opens a JSON or YAML file comes through here, so
 one line of sonic_ms.errors.
 """
 
+import errno
 import json
 import os
 import stat
@@ -17,9 +18,14 @@ MAX_DEPTH = 100  # containers in one another; the deepest file of ours has six
 def open_regular(path, flags=os.O_RDONLY, mode=0o644):
     """File descriptor of a regular file; OSError for anything else.
 
-    Not blocking: who opens a pipe waits for its other end, for ever if nobody has it.
+    Not blocking: who opens a pipe waits for its other end, for ever if nobody has it. flags: O_NOFOLLOW refuses a link.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            error.strerror = "it is a link"
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "it is no regular file")
