@@ -139,7 +139,7 @@ def manifest(folder):
             open_bundle(bundle, None)
         except SonicError:
             pass
-        return bundle.model and bundle.precision
+        return bundle
 
     return lambda rng: some_of(sound, rng), read
 
