@@ -19,7 +19,8 @@ from sonic_ms.convert.files import NETWORKS, find, published, spoken_of, unwritt
 from sonic_ms.convert.maps import TRANSFORMS, NameMap
 from sonic_ms.convert.readers import open_checkpoint
 
-from sonic_ms.errors import OutputError, SonicError, UsageError, WeightsError
+from sonic_ms.errors import OutputError, SonicError, UsageError, WeightsError, printable
+from sonic_ms.files.reading import read_json
 from sonic_ms.files.temporary import Temporary
 from sonic_ms.files.weights import (
     CONFIG_FILE,
@@ -28,8 +29,6 @@ from sonic_ms.files.weights import (
     MODEL_FILE,
     cast,
     config_from_fields,
-    printable,
-    read_json,
     save_config,
     summary,
     write_tensors,

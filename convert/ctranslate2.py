@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from sonic_ms.convert.maps import NameMap, under
 
-from sonic_ms.errors import WeightsError
+from sonic_ms.errors import WeightsError, printable
 from sonic_ms.files.weights import (
     DTYPES,
     MAX_NAME,
@@ -21,7 +21,6 @@ from sonic_ms.files.weights import (
     Closing,
     bf16_to_fp32,
     check_readable,
-    printable,
     sound_shape,
 )
 

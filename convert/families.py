@@ -25,8 +25,7 @@ from sonic_ms.base.rife import RIFE
 from sonic_ms.base.unet import SonicUNet
 from sonic_ms.base.vae import VAE
 from sonic_ms.base.yoloface import YOLOFace
-from sonic_ms.errors import WeightsError
-from sonic_ms.files.weights import printable
+from sonic_ms.errors import WeightsError, printable
 from sonic_ms.nn.sizes import WhisperConfig
 from sonic_ms.nn.whisper import WhisperEncoder
 

@@ -4,12 +4,12 @@ Networks are recognised by their tensors, never by names (see checkpoints.py). N
 read was meant to be, and which of two different files is the published one.
 """
 
-import json
 import os
 import re
 from pathlib import Path
 
-from sonic_ms.errors import InputMissingError
+from sonic_ms.errors import InputMissingError, SonicError
+from sonic_ms.files.reading import read_json
 from sonic_ms.files.temporary import PREFIX
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
@@ -81,10 +81,9 @@ def cause_of(path, head):
 def _json_cause(path):
     """JSON where weights should be: the index of a sharded checkpoint, or a server's answer."""
     try:
-        with open(path, "rb") as file:
-            index = json.loads(file.read(MAX_INDEX_BYTES))
+        index = read_json(path, "an index of shards", MAX_INDEX_BYTES)
         shards = len(set(index["weight_map"].values()))
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (SonicError, LookupError, TypeError, AttributeError):
         return "it is a JSON text, for instance the error message of a server; get the file itself"
     return f"it is the index of a sharded checkpoint of {shards} files; {UNSHARD}"
 

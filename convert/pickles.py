@@ -10,8 +10,8 @@ number of its opcodes, so that it stays below 500 MB whatever it says.
 import struct
 from dataclasses import dataclass
 
-from sonic_ms.errors import WeightsError
-from sonic_ms.files.weights import MAX_NAME, printable, sound_shape
+from sonic_ms.errors import WeightsError, printable
+from sonic_ms.files.weights import MAX_NAME, sound_shape
 
 # torch's storage classes -> safetensors dtype
 STORAGES = {

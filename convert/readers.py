@@ -24,7 +24,8 @@ from sonic_ms.convert.files import cause_of, unwritten
 from sonic_ms.convert.pickles import ScriptObject, TensorEntry
 from sonic_ms.convert.pickles import Storage as Storage
 
-from sonic_ms.errors import InputMissingError, SonicError, WeightsError
+from sonic_ms.errors import SonicError, WeightsError, printable
+from sonic_ms.files.reading import open_binary
 from sonic_ms.files.weights import (
     DTYPES,
     MAX_NAME,
@@ -34,7 +35,6 @@ from sonic_ms.files.weights import (
     TensorFile,
     bf16_to_fp32,
     check_readable,
-    printable,
 )
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -334,11 +334,8 @@ def flatten(value, path):
 def open_checkpoint(path):
     """Open a checkpoint of any known container, recognised by its first bytes."""
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
+    with open_binary(path) as file:
+        head = file.read(512)
     if head[8:9] == b"{" and not any(head[5:8]):  # first: the header's length before it may start like a pickle
         return TensorFile(path)
     if head.startswith(b"PK\x03\x04"):

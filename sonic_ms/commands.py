@@ -123,7 +123,7 @@ def _state(name, args):
         if args.resume:
             raise UsageError(f"--resume is for models that take hours; {name} is quick enough to start again")
         return None
-    state = f"{args.output}.progress.npz"
+    state = f"{args.output}.progress.safetensors"
     check_name(state, "the file of finished steps")
     if args.resume is None and os.path.exists(state):
         raise UsageError(

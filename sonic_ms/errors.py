@@ -7,6 +7,7 @@ turns a kind into the exit code of the command line.
 import re
 import reprlib
 
+MAX_SHOWN = 200  # characters of a name or value in a message
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -17,6 +18,14 @@ def short(value: object) -> str:
         return " ".join(_SHORT.repr(value).split())
     except ValueError:  # a whole number of thousands of digits
         return f"a {type(value).__name__}"
+
+
+def printable(text: str) -> str:
+    """A text of a file as it may stand in a message: on one line, short, and nothing in it moves a cursor."""
+    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class SonicError(Exception):

@@ -15,6 +15,7 @@ from sonic_ms.base.options import BaseOptions
 from sonic_ms.cli import main
 from sonic_ms.errors import Cancelled, FaceError, UsageError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.files.weights import TensorFile
 from sonic_ms.media.image import load_image
 from sonic_ms.media.video import probe
 from tests.support import tiny_checkpoint as make_tiny_checkpoint
@@ -167,7 +168,7 @@ def test_no_face_is_an_error_of_its_own(model):
 
 
 def test_the_last_step_of_other_weights_is_not_used(folder, model, plain, tmp_path, monkeypatch):
-    state = tmp_path / "talk.progress.npz"
+    state = tmp_path / "talk.progress.safetensors"
     assert model.generator.networks.digest() == open_folder(folder).digest() != open_folder(folder, "fp16").digest()
 
     def interrupt(stage, step, steps):
@@ -189,7 +190,7 @@ def test_the_last_step_of_other_weights_is_not_used(folder, model, plain, tmp_pa
 
 
 def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_path):
-    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.npz"
+    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.safetensors"
     flags = ("--inference-steps", "300", "--no-interpolation")
     run = subprocess.Popen([sys.executable, "-m", "sonic_ms", *arguments(folder, output, *flags)],
                            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
@@ -199,8 +200,8 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert state.exists() and not output.exists()
-    with np.load(state) as saved:
-        done = int(saved["steps"])
+    with TensorFile(state) as saved:
+        done = int(saved.metadata["steps"])
     assert 0 < done < 300
     model.generator.networks.steps = 0
     assert command(output, *flags, "--resume") == 0
@@ -209,7 +210,7 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_is_not_forgotten(command, tmp_path, capsys, monkeypatch):
-    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.npz"
+    output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.safetensors"
 
     def interrupt(self, stage, done, total):
         if (stage, done) == ("denoise", 1):

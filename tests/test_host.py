@@ -58,9 +58,9 @@ def test_a_name_that_no_folder_takes_is_refused_at_once(tmp_path, capsys, flag):
 
 
 def test_the_name_of_a_resume_file_is_checked_too(tmp_path):
-    check_name(tmp_path / ("a" * 238 + ".mp4.progress.npz"), "state")
+    check_name(tmp_path / ("a" * 230 + ".mp4.progress.safetensors"), "state")
     with pytest.raises(OutputError, match="256 bytes, expected at most 255"):
-        check_name(tmp_path / ("ä" * 119 + "a.mp4.progress.npz"), "state")
+        check_name(tmp_path / ("ä" * 115 + "a.mp4.progress.safetensors"), "state")
 
 
 @pytest.mark.slow

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.ascend.facts import find_chip
-from sonic_ms.deploy.bundle import file_entry, write_manifest
-from sonic_ms.errors import EngineError, OutputError
+from sonic_ms.deploy.bundle import file_entry, file_problem, inside, write_manifest
+from sonic_ms.errors import EngineError, InputMissingError, OutputError, WeightsError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.reading import read_json
 from sonic_ms.runtime.cann import cann_version
 
 RECORD = "build.json"
@@ -107,14 +108,16 @@ def run_plans(bundle, plans, tool_version, report=print):
 def _finished(bundle, plan, mark):
     """The manifest entry of an earlier run with the same fingerprint whose files are all still as they were."""
     try:
-        entry = json.loads((plan.folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entry = read_json(plan.folder / RECORD, "the record of a build")
+    except (InputMissingError, WeightsError):
         return None
-    files = [entry, *entry.get("data", ())]
-    same = all((bundle.folder / file["path"]).is_file() for file in files) and all(
-        sha256_of(bundle.folder / file["path"]) == file["sha256"] for file in files
-    )
-    return entry if same and entry["fingerprint"] == mark else None
+    if file_problem(entry) or entry.get("fingerprint") != mark:
+        return None
+    for file in (entry, *entry.get("data", ())):
+        path = inside(bundle.folder, file["path"])
+        if not path.is_file() or sha256_of(path) != file["sha256"]:
+            return None
+    return entry
 
 
 def _compile(bundle, plan, mark, tool_version):

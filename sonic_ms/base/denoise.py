@@ -6,15 +6,13 @@ elsewhere at each step, so that their seams never stay in one place; where windo
 """
 
 import hashlib
-import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import OutputError, UsageError
-from sonic_ms.files.temporary import Temporary
+from sonic_ms.errors import InputMissingError, UsageError, WeightsError
+from sonic_ms.files.weights import TensorFile, write_tensors
 from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
 
 
@@ -135,7 +133,8 @@ def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, pr
     each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there.
     """
     count, _, height, width = noise.shape
-    resume = Resume(state, clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest()))
+    digest = clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest())
+    resume = Resume(state, digest, noise.shape, settings.steps)
     first, latents = resume.load()
     if latents is None:
         latents = scheduler.add_noise(np.float32(scaling) * clip.image_latents[None], noise).astype(np.float32)
@@ -180,33 +179,34 @@ def guided(unet, contexts, config, settings, masks, image, index, scheduler, noi
 
 
 class Resume:
-    """The last finished step of a run, in one file; without a path it does nothing."""
+    """The last finished step of a run of `steps` steps, in one safetensors file; without a path it does nothing.
 
-    def __init__(self, path, digest):
-        self._path, self._digest = Path(path) if path else None, digest
+    A frame's latents are a tensor of their own: the reader has a limit for one tensor, and a video may be long.
+    """
+
+    def __init__(self, path, digest, shape, steps):
+        self._path, self._digest, self._steps = Path(path) if path else None, digest, steps
+        self._frames = {f"frame{number}": tuple(shape[1:]) for number in range(shape[0])}
 
     def load(self):
         """(steps done, latents), or (0, None) if there is no file, a damaged one, or one of another run."""
         if self._path and self._path.is_file():
             try:
-                with np.load(self._path, allow_pickle=False) as saved:
-                    if str(saved["digest"]) == self._digest:
-                        return int(saved["steps"]), saved["latents"]
-            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+                with TensorFile(self._path) as file:
+                    steps = file.metadata.get("steps")
+                    ours = file.metadata.get("digest") == self._digest and file.shapes == self._frames
+                    if ours and set(file.dtypes.values()) == {"F32"} and steps in map(str, range(1, self._steps + 1)):
+                        return int(steps), np.stack([file.read(name) for name in self._frames])
+            except (InputMissingError, WeightsError):
                 return 0, None
         return 0, None
 
     def save(self, steps, latents):
         """Replace the file atomically: a run that is killed in between finds the step before."""
-        if self._path is None:
-            return
-        try:
-            with Temporary(self._path.parent) as temporary:
-                with open(temporary, "wb") as file:
-                    np.savez(file, digest=self._digest, steps=steps, latents=latents)
-                os.replace(temporary, self._path)
-        except OSError as error:
-            raise OutputError(f"cannot keep the state in {self._path}: {error.strerror}") from error
+        if self._path:
+            frames = zip(self._frames.items(), latents)
+            tensors = [(name, "F32", shape, values.copy) for (name, shape), values in frames]
+            write_tensors(self._path, tensors, {"digest": self._digest, "steps": steps})
 
     def discard(self):
         """Remove the file once the run is complete."""

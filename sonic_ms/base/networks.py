@@ -6,6 +6,7 @@ import numpy as np
 
 from sonic_ms.base.units import BUILT_FOR_A_SIZE, CELL_OF, CONFIGS, BaseGear, base_units
 from sonic_ms.errors import EngineError, WeightsError
+from sonic_ms.files.config import from_dict
 from sonic_ms.files.digest import weights_digest
 from sonic_ms.files.weights import load_config
 from sonic_ms.runtime.turns import in_turn
@@ -25,7 +26,9 @@ class Networks:
 
     def run(self, unit, *arrays):
         """One unit on arrays in the order of its inputs: a float32 array, or a tuple of them."""
-        spec = self.units[unit]
+        spec = self.units.get(unit)
+        if spec is None:
+            raise WeightsError(f"sonic-base needs the unit {unit}, which this bundle lacks; export the bundle again")
         inputs = {one.name: np.ascontiguousarray(array, one.dtype) for one, array in zip(spec.inputs, arrays)}
         outputs = self.engine.run(unit, inputs)
         parts = tuple(outputs[one.name].astype(np.float32, copy=False) for one in spec.outputs)
@@ -119,8 +122,7 @@ def open_folder(folder, precision="fp32", keep=True, trained=None):
 
 def open_bundle(bundle, engine):
     """Networks of a bundle, on an open engine."""
-    fields = bundle.manifest["gear"]
-    gear = BaseGear(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    gear = from_dict(BaseGear, bundle.manifest["gear"], f"{bundle.folder}: gear", WeightsError)
     configs = {name: bundle.config(kind, name) for name, kind in CONFIGS.items()}
     manifest = bundle.manifest
     return Networks(

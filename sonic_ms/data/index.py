@@ -12,12 +12,15 @@ import os
 from pathlib import Path
 
 from sonic_ms.data.shards import SUFFIXES
-from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError, short
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.reading import parse_json, read_small
 from sonic_ms.files.temporary import Temporary
 
 NAME = "index.jsonl"
 VERSION = 1
+MAX_BYTES, MAX_LINE_BYTES = 64 << 20, 4 << 20  # a video of three hours takes less than 1 MB
+MAX_SECONDS = 1e7
 
 
 class Index:
@@ -31,18 +34,23 @@ class Index:
         """Read the index of a folder. A last line that was cut off is left out: its video was not finished."""
         path = Path(folder) / NAME
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InputMissingError(f"{folder} is no folder of `sonic-ms data build`: no {NAME} in it") from error
-        rows = []
-        for number, line in enumerate(lines):
+            data = read_small(path, "an index of training data", MAX_BYTES)
+        except InputMissingError as error:
+            raise InputMissingError(f"{folder} is no folder of `sonic-ms data build`: {error}") from error
+        lines, rows = data.removesuffix(b"\n").split(b"\n"), []
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise WeightsError(f"{where} is damaged (more than {MAX_LINE_BYTES} bytes)")
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                if number + 1 < len(lines) or not rows:
-                    raise WeightsError(f"{path}, line {number + 1} is damaged ({error})") from error
-        if not rows or rows[0].get("version") != VERSION:
-            raise WeightsError(f"{path} is not an index of version {VERSION}")
+                rows.append(parse_json(line, f"{where} is damaged"))
+            except WeightsError:
+                if number < len(lines) or not rows:
+                    raise
+                break
+            problem = _problem(rows[-1]) if number > 1 else _problem_of_header(rows[0])
+            if problem:
+                raise WeightsError(f"{where}: {problem}")
         return cls(path, rows[0], rows[1:])
 
     @classmethod
@@ -58,7 +66,9 @@ class Index:
             now = {**header["config"], "model": header["model"]}
             changed = [name for name in now if now[name] != was.get(name)]
             if changed:
-                what = "; ".join(f"{name} is {now[name]!r}, it began with {was.get(name)!r}" for name in changed)
+                what = "; ".join(
+                    f"{name} is {short(now[name])}, it began with {short(was.get(name))}" for name in changed
+                )
                 raise UsageError(f"{folder} was built with other settings: {what}; choose another --out")
         index.rewrite()
         return index
@@ -98,3 +108,69 @@ class Index:
                 raise WeightsError(f"shard {path} {state}, expected {size} bytes; build again with the same --out")
             if contents and sha256_of(path) != digest:
                 raise WeightsError(f"shard {path} is damaged, its sha256 differs; build again with the same --out")
+
+
+def _problem_of_header(row):
+    """What is wrong with the first line, or None."""
+    if not isinstance(row, dict) or row.get("version") != VERSION:
+        return f"is not the beginning of an index of version {VERSION}"
+    if not isinstance(row.get("config"), dict) or not isinstance(row.get("model"), str):
+        return "lacks config or model"
+    return None
+
+
+def _problem(entry):
+    """What is wrong with the line of a video, or None."""
+    if not isinstance(entry, dict):
+        return f"is {short(entry)}, expected the object of a video"
+    needed = ALWAYS + (WITH_A_SHARD if "shard" in entry else ())
+    for name, (check, expected) in CHECKS.items():
+        if (name in entry or name in needed) and not check(entry.get(name)):
+            return f"{name} is {short(entry.get(name))}, expected {expected}"
+    return None
+
+
+def _is_text(value):
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_time(value):
+    return type(value) in (int, float) and 0 <= value <= MAX_SECONDS
+
+
+def _is_list(check):
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_span(value):
+    return _is_list(_is_time)(value) and len(value) == 2
+
+
+def _is_clip(value):
+    return isinstance(value, dict) and _is_time(value.get("start")) and _is_time(value.get("end"))
+
+
+def _is_rejected(value):
+    return isinstance(value, dict) and _is_text(value.get("reason")) and value["reason"].strip() != ""
+
+
+def _is_file_name(value):
+    return _is_text(value) and value not in ("", "..") and Path(value).name == value
+
+
+def _is_pair(kind):
+    return lambda value: isinstance(value, list) and [type(one) for one in value] == [kind] * len(SUFFIXES)
+
+
+ALWAYS, WITH_A_SHARD = ("video", "sha256", "spans"), ("clips", "bytes", "shard_sha256")
+CHECKS = {
+    "video": (_is_text, "a path"),
+    "sha256": (_is_text, "a sha256"),
+    "spans": (_is_list(_is_span), "a list of [start, end]"),
+    "error": (_is_text, "a text"),
+    "clips": (_is_list(_is_clip), "a list of clips with start and end"),
+    "rejected": (_is_list(_is_rejected), "a list of parts with a reason"),
+    "shard": (_is_file_name, "the name of a file in this folder"),
+    "bytes": (_is_pair(int), "two lengths"),
+    "shard_sha256": (_is_pair(str), "two sha256"),
+}

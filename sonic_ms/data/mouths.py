@@ -5,16 +5,19 @@ the chin) float32 (n,), in face heights · `offset` frames: sound frame i belong
 `fps` 25 · `speaker` · `lang`. Where no face was seen the measures are NaN.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, OutputError, UsageError
+from sonic_ms.errors import InputMissingError, OutputError, UsageError, printable
+from sonic_ms.files.reading import open_binary
 from sonic_ms.media.audio import FPS, SAMPLE_RATE, frame_count
 
 MEASURES = ("opening", "width", "inner_width", "jaw")
 FIELDS = ("audio", "opening", "width", "jaw", "offset", "fps", "speaker", "lang")  # a file must have
+MAX_BYTES = 64 << 20  # unpacked; a clip of five minutes has 10 MB
 MAX_OFFSET = 50  # frames that are believed
 
 
@@ -61,24 +64,32 @@ def save_clip(clip, folder):
 def load_clip(path):
     """MouthClip of a file. Raises InputMissingError, UsageError."""
     path = Path(path)
-    try:
-        with np.load(path) as file:
-            fields = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not an npz of a measured mouth ({error})") from error
+    with open_binary(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(one.file_size for one in archive.infolist())
+            if size > MAX_BYTES:
+                raise ValueError(f"{size} bytes unpacked, expected at most {MAX_BYTES}")
+            file.seek(0)
+            with np.load(file) as arrays:
+                fields = {name: arrays[name] for name in arrays.files}
+        except Exception as error:  # zipfile, zlib and NumPy have a dozen kinds for what is damaged
+            raise UsageError(f"{path} is not an npz of a measured mouth ({printable(str(error))})") from error
     missing = [name for name in FIELDS if name not in fields]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}; expected what `sonic-ms data lips` writes")
-    measures = {name: fields[name].astype(np.float32) for name in MEASURES if name in fields}
+    audio = fields["audio"]
+    try:
+        measures = {name: fields[name].astype(np.float32) for name in MEASURES if name in fields}
+        offset, fps = int(fields["offset"]), int(fields["fps"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{path} is not an npz of a measured mouth ({printable(str(error))})") from error
     length = len(np.atleast_1d(measures["opening"]))
-    audio, offset = fields["audio"], int(fields["offset"])
     good = audio.ndim == 1 and audio.dtype == np.int16 and len(audio) >= SAMPLE_RATE // 4
     good = good and all(values.shape == (length,) for values in measures.values())
-    if not good or int(fields["fps"]) != FPS or abs(offset) > MAX_OFFSET:
+    if not good or fps != FPS or abs(offset) > MAX_OFFSET:
         raise UsageError(
-            f"{path}: audio {audio.dtype} {audio.shape}, {length} frames at {fields['fps']} a second, offset {offset}; "
+            f"{path}: audio {audio.dtype} {audio.shape}, {length} frames at {fps} a second, offset {offset}; "
             f"expected int16 samples at 16 kHz, measures of one length at {FPS} a second, offsets to {MAX_OFFSET}"
         )
     samples = audio.astype(np.float32) / 32768

@@ -11,6 +11,7 @@ import json
 import numpy as np
 
 from sonic_ms.errors import UsageError, WeightsError
+from sonic_ms.files.reading import parse_json
 
 ENCODED = dict.fromkeys(("latents", "image_latents", "clip_embedding", "whisper_states"), np.float16)
 ARRAYS = {"audio": np.int16, "mask": np.uint8, **ENCODED}
@@ -73,11 +74,14 @@ def read_rows(path, numbers=None, columns=None):
 
 def unpack(row):
     """Row -> {"id", "meta" (dict), "buckets", arrays of ARRAYS that are there}."""
-    meta = json.loads(_text(row["meta"]))
+    meta = _meta(row)
     out = {"id": _text(row["id"]), "meta": meta, "buckets": row["buckets"]}
     for name, dtype in ARRAYS.items():
         if name in row:
-            out[name] = np.frombuffer(row[name].tobytes()[:-1], dtype).reshape(meta["shapes"][name])
+            try:
+                out[name] = np.frombuffer(row[name].tobytes()[:-1], dtype).reshape(meta["shapes"][name])
+            except (LookupError, TypeError, ValueError) as error:
+                raise WeightsError(f"clip {out['id']} is damaged: {name} is not of its shape ({error})") from error
     return out
 
 
@@ -86,10 +90,22 @@ def pictures(row):
     import cv2
 
     data, frames, start = np.frombuffer(row["frames"].tobytes(), np.uint8), [], 0
-    for length in json.loads(_text(row["meta"]))["jpegs"]:
-        frames.append(cv2.imdecode(data[start : start + length], cv2.IMREAD_COLOR)[:, :, ::-1])
-        start += length
-    return np.stack(frames)
+    try:
+        for length in _meta(row)["jpegs"]:
+            frames.append(cv2.imdecode(data[start : start + length], cv2.IMREAD_COLOR)[:, :, ::-1])
+            start += length
+        return np.stack(frames)
+    except (LookupError, TypeError, ValueError, cv2.error) as error:  # None where there is no JPEG
+        raise WeightsError(f"clip {_text(row['id'])} is damaged: its pictures cannot be read") from error
+
+
+def _meta(row):
+    """The description of a record, an object."""
+    problem = f"clip {_text(row['id'])} is damaged: its description is not JSON"
+    meta = parse_json(_text(row["meta"]), problem)
+    if not isinstance(meta, dict):
+        raise WeightsError(f"{problem} of an object")
+    return meta
 
 
 def _text(value):

@@ -143,4 +143,7 @@ def open_bundle(bundle, engine, sides=None):
         heard = bundle.config(AudioEncoderConfig, "audio")
     except (InputMissingError, WeightsError) as error:
         raise WeightsError(f"{bundle.folder} is of another version ({error}); export the bundle again") from error
-    return EdgeGenerator(engine, heard, tuple(sides or bundle.manifest["gear"]["sides"]))
+    sides = tuple(sides or bundle.manifest["gear"].get("sides", ()))
+    if not sides or any(f"edge_render_{side}" not in bundle.units for side in sides):
+        raise WeightsError(f"{bundle.folder} has sides {sides}, and no graph of them; export the bundle again")
+    return EdgeGenerator(engine, heard, sides)

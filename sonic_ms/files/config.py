@@ -3,9 +3,13 @@
 import dataclasses
 import math
 import typing
-from pathlib import Path
 
-from sonic_ms.errors import InputMissingError, UsageError, short
+from sonic_ms.errors import UsageError, printable, short
+from sonic_ms.files.reading import MAX_DEPTH, read_small
+
+MAX_YAML_BYTES = 1 << 17  # the recipes have one kilobyte; PyYAML takes a second for this
+# Besides its own errors, PyYAML raises these on dates, numbers and tags that are none, and on texts that are not UTF-8.
+UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 
 
 def require(config, checks, where=""):
@@ -23,18 +27,27 @@ def read_yaml(path):
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date or number that is none
-        raise UsageError(f"{path} is not YAML ({' '.join(str(error).split()):.200})") from error
-    except RecursionError as error:
-        raise UsageError(f"{path} is nested too deeply; expected a mapping of names to values") from error
+        text = read_small(path, "a configuration", MAX_YAML_BYTES, UsageError).decode("utf-8")
+        _refuse_bombs(path, yaml, text)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, *UNREADABLE) as error:
+        raise UsageError(f"{path} is not YAML ({printable(' '.join(str(error).split()))})") from error
     if content is None:
         content = {}
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds a {type(content).__name__}; expected a mapping of names to values")
     return content
+
+
+def _refuse_bombs(path, yaml, text):
+    """UsageError for what a few lines can make endless: names for values used again and again, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UsageError(f"{path} is nested too deeply; at most {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(f"{path} uses the alias *{printable(event.anchor)}; write the value out instead")
 
 
 def from_dict(kind, values, where, error=UsageError):

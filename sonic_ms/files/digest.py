@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from sonic_ms.errors import InputMissingError, WeightsError
+from sonic_ms.files.reading import open_binary
 
 BLOCK = 1 << 20  # bytes read at once
 
@@ -12,11 +13,11 @@ def sha256_of(path):
     """Hex digest of a file. InputMissingError if it cannot be read."""
     total = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             for block in iter(lambda: file.read(BLOCK), b""):
                 total.update(block)
     except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
+        raise InputMissingError(f"cannot read {path}: {error.strerror}") from error
     return total.hexdigest()
 
 

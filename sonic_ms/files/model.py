@@ -4,30 +4,26 @@ import json
 import os
 from pathlib import Path
 
-from sonic_ms.errors import OutputError, WeightsError
+from sonic_ms.errors import OutputError, WeightsError, short
+from sonic_ms.files.reading import read_json
 from sonic_ms.files.temporary import Temporary
 
 MODEL_FILE = "model.json"
 FORMAT = 1
-MAX_BYTES = 1 << 16
 
 
 def read_model_file(folder):
     """Name of the model in a folder, None for a folder without model.json. Raises WeightsError for a damaged one."""
     path = Path(folder) / MODEL_FILE
-    try:
-        content = path.read_bytes()[: MAX_BYTES + 1]
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        fields = json.loads(content)
-        name, version = fields["model"], fields["format"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f'{path} is damaged; expected {{"model": NAME, "format": {FORMAT}}}') from error
+    expected = f'{{"model": NAME, "format": {FORMAT}}}'
+    fields = read_json(path, f"what says which model this is; expected {expected}")
+    if not isinstance(fields, dict) or not {"model", "format"} <= set(fields):
+        raise WeightsError(f"{path} is damaged; expected {expected}")
+    name, version = fields["model"], fields["format"]
     if version != FORMAT or not isinstance(name, str):
-        raise WeightsError(f"{path} has format {version!r:.40}; this version reads {FORMAT}")
+        raise WeightsError(f"{path} has format {short(version)}; this version reads {FORMAT}")
     return name
 
 

@@ -17,21 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.errors import InputMissingError, OutputError, UsageError, WeightsError, short
+from sonic_ms.errors import OutputError, UsageError, WeightsError, printable, short
 from sonic_ms.files.config import from_dict
+from sonic_ms.files.reading import open_binary, parse_json, read_json
 from sonic_ms.files.temporary import Temporary
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 MAX_HEADER_BYTES = 8 << 20  # 60,000 tensors; parsed, the most expensive JSON of this length takes 0.4 GB
-MAX_CONFIG_BYTES = 1 << 20  # of a config.json; a real one has two kilobytes
 MAX_TENSORS = 100_000  # in one file; the largest real one here has 2,300
 MAX_NAME = 500  # characters of a tensor's name
 MAX_RANK = 8  # axes of a tensor; the most in use are six
 MAX_SIDE = 2**31 - 1
 MAX_ELEMENTS, MAX_TENSOR_BYTES = 1 << 26, 1 << 28  # of one tensor that is read; the largest real one has 52 million
 MAX_LISTED = 40  # names shown in one error before "and N more"
-MAX_SHOWN = 200  # characters of a name or value in a message
 
 # safetensors name -> numpy dtype. bfloat16 is carried as its raw 16 bits and widened on reading.
 DTYPES = {
@@ -93,14 +92,6 @@ def summary(names):
     return ", ".join(names[:MAX_LISTED]) + tail
 
 
-def printable(text):
-    """A text of a file as it may stand in a message: on one line, short, and nothing in it moves a cursor."""
-    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def sound_shape(shape):
     """Number of elements of a shape that a file states; ValueError if no tensor has such a shape.
 
@@ -125,28 +116,6 @@ def check_readable(path, name, count, dtype):
         )
 
 
-def read_json(path, what, limit=MAX_CONFIG_BYTES):
-    """The value of a small JSON file. `what` names its purpose in errors."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
-    if len(data) > limit:
-        raise WeightsError(f"{path} is not {what}: more than {limit} bytes")
-    return parse_json(data, f"{path} is not {what}")
-
-
-def parse_json(data, problem):
-    """JSON bytes -> value. Python's parser fails in more ways than ValueError, all of which become `problem`."""
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise WeightsError(f"{problem} (it is nested too deeply)") from error
-    except (ValueError, MemoryError) as error:
-        raise WeightsError(f"{problem} ({printable(str(error))})") from error
-
-
 class Closing:
     """`with` for a reader that has close()."""
 
@@ -166,12 +135,9 @@ class TensorFile(Closing):
 
     def __init__(self, path):
         self.path = Path(path)
+        self._file = open_binary(self.path)  # closed by close() or with the object
         try:
-            size = self.path.stat().st_size
-            self._file = open(self.path, "rb")  # noqa: SIM115 - closed by close() or with the object
-        except OSError as error:
-            raise InputMissingError(f"cannot open {self.path}: {error.strerror}") from error
-        try:
+            size = os.fstat(self._file.fileno()).st_size
             self._start, header = self._read_header(size)
             self.metadata = self._take_metadata(header)
             self._ranges = self._check(header, size - self._start)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from sonic_ms.base.configs import UNetConfig
-from sonic_ms.base.denoise import Conditions, Contexts, DenoiseSettings, denoise, windows
+from sonic_ms.base.denoise import Conditions, Contexts, DenoiseSettings, Resume, denoise, windows
 from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.errors import UsageError
+from sonic_ms.files import weights
 
 CONFIG = UNetConfig((32, 64), (1, 2), 8, 4, 12, layers_per_block=1, num_frames=4)
 CHANNELS = sum(CONFIG.attention_channels)
@@ -199,3 +200,21 @@ def test_progress_is_told_every_step():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UsageError):
         DenoiseSettings(**wrong)
+
+
+def test_a_state_of_another_shape_is_not_used(tmp_path):
+    """Whoever knows the digest can write any latents under it."""
+    latents = np.ones((5, 4, 6, 6), np.float32)
+    Resume(tmp_path / "state", "digest", latents.shape, 3).save(2, latents)
+    steps, kept = Resume(tmp_path / "state", "digest", latents.shape, 3).load()
+    assert steps == 2 and np.array_equal(kept, latents) and kept.dtype == np.float32
+    for digest, shape, steps in (("digest", (4, 4, 6, 6), 3), ("digest", (5, 4, 6, 7), 3), ("digest", latents.shape, 1),
+                                 ("other", latents.shape, 3)):  # fmt: skip
+        assert Resume(tmp_path / "state", digest, shape, steps).load() == (0, None)
+
+
+def test_a_long_video_has_more_bytes_than_one_tensor_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_TENSOR_BYTES", 1000)
+    latents = np.ones((5, 4, 6, 6), np.float32)
+    Resume(tmp_path / "state", "", latents.shape, 3).save(1, latents)
+    assert Resume(tmp_path / "state", "", latents.shape, 3).load()[0] == 1

@@ -1,6 +1,5 @@
 """Hostile checkpoints: nothing outside the file is read, memory stays below 1 GB, and the error is one of ours."""
 
-import copy
 import json
 import os
 import random
@@ -17,6 +16,7 @@ from sonic_ms.convert.readers import flatten, open_checkpoint
 
 from sonic_ms.errors import SonicError, WeightsError
 from tests.support import hostile
+from tests.support.fuzzing import mutated, mutated_json
 from tests.support.hostile import (
     dictionary,
     integer,
@@ -304,24 +304,6 @@ SOUND = {
     "b.bias": np.arange(4, dtype="<f4"),
     "c": np.zeros((2, 0), "<f4"),
 }
-NUMBERS = (0, 1, 2, 127, 128, 255, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
-PIECES = (
-    bytes(64),
-    b"[" * 200,
-    b"{" * 200,
-    b"\xff\xfe",
-    b"NaN",
-    b"-1",
-    b"1e999",
-    b"9" * 20,
-    b"null",
-    b'""',
-    b"/etc/passwd",
-)
-VALUES = (
-    None, True, 0, -1, 2**31, 2**63, 10**30, 1.5, float("nan"), float("inf"), "", "x", "\0", "\ud800", [], {}, [[]],
-    [-1], [2**40, 0], {"a": 1}, [None], [1] * 70, "F32", "F8_E4M3",
-)  # fmt: skip
 
 
 def sound_file(kind, folder):
@@ -340,49 +322,6 @@ def sound_file(kind, folder):
         torch.save({name: torch.from_numpy(array) for name, array in SOUND.items()}, path,
                    _use_new_zipfile_serialization=kind != "legacy")  # fmt: skip
     return path.read_bytes()
-
-
-def mutated(data, rng):
-    data = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        place = rng.randrange(len(data) or 1)
-        kind = rng.randrange(7)
-        if kind == 0:
-            data[place : place + 1] = bytes([rng.randrange(256)])
-        elif kind == 1:
-            del data[place:]
-        elif kind == 2:
-            width = rng.choice((1, 2, 4, 8))
-            number = rng.choice(NUMBERS) & (256**width - 1)
-            data[place : place + width] = number.to_bytes(width, rng.choice(("little", "big")))
-        elif kind == 3:
-            data[place:place] = data[place : place + rng.randrange(1, 64)]
-        elif kind == 4:
-            del data[place : place + rng.randrange(1, 32)]
-        elif kind == 5:
-            data[place:place] = rng.randbytes(rng.randrange(1, 16))
-        else:
-            data[place : place + 1] = rng.choice(PIECES)
-    return bytes(data)
-
-
-def mutated_json(value, rng):
-    """One node of a JSON value replaced, or an entry left out or added."""
-    nodes = []
-
-    def walk(node):
-        for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-            nodes.append((node, key))
-            walk(node[key])
-
-    walk(value)
-    if nodes:
-        node, key = rng.choice(nodes)
-        if isinstance(node, dict) and rng.random() < 0.3:
-            node[rng.choice(("x", "__metadata__", "", "\ud800"))] = copy.deepcopy(rng.choice(VALUES))
-        else:
-            node[key] = copy.deepcopy(rng.choice(VALUES))
-    return value
 
 
 def mutant(kind, data, rng, folder):

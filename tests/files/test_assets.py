@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import multiprocessing
+import os
 import subprocess
 import sys
 import zipfile
@@ -134,6 +136,55 @@ def test_unwritable_cache_and_unknown_name(index, monkeypatch, tmp_path):
     monkeypatch.setenv("SONIC_MS_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(AssetError, match=r"not writable.*SONIC_MS_CACHE"):
         assets.fetch("one.bin")
+
+
+SHARED = (".fake-weights.lock", "one.bin.licence")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_link_of_another_user_in_a_shared_cache_is_not_followed(index, tmp_path, name):
+    """Who may write there could have us write over any file of ours."""
+    cache, precious = assets.cache_dir(), tmp_path / "precious"
+    cache.mkdir()
+    precious.write_text("mine")
+    (cache / name).symlink_to(precious)
+    with pytest.raises(AssetError, match=f"{name} is a link or no regular file; remove it") as error:
+        assets.fetch("one.bin")
+    assert "\n" not in str(error.value) and precious.read_text() == "mine"
+    (cache / name).unlink()
+    (cache / name).symlink_to(tmp_path / "new")
+    with pytest.raises(AssetError, match="is a link"):
+        assets.fetch("one.bin")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", [*SHARED, "one.bin"])
+def test_a_pipe_in_a_shared_cache_does_not_stop_us(index, name):
+    assets.cache_dir().mkdir()
+    os.mkfifo(assets.cache_dir() / name)
+    process = multiprocessing.get_context("fork").Process(target=fetch_quietly)
+    process.start()
+    process.join(60)
+    ended = not process.is_alive()
+    process.kill()
+    assert ended and process.exitcode == (0 if name == "one.bin" else 8)
+
+
+def fetch_quietly():
+    """In a process of its own, which a pipe may stop for ever."""
+    try:
+        assets.fetch("one.bin")
+    except AssetError:
+        os._exit(8)
+    os._exit(0)
+
+
+def test_a_link_to_a_file_with_other_bytes_is_replaced(index, tmp_path):
+    assets.cache_dir().mkdir()
+    (tmp_path / "other").write_bytes(bytes(len(CONTENT["one.bin"])))
+    (assets.cache_dir() / "one.bin").symlink_to(tmp_path / "other")
+    assert assets.fetch("one.bin").read_bytes() == CONTENT["one.bin"]
+    assert not (tmp_path / "other").read_bytes().strip(b"\0")
 
 
 def test_two_processes_download_once(index, tmp_path):

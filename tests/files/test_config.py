@@ -1,4 +1,6 @@
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -53,3 +55,35 @@ def test_yaml_files(tmp_path):
         read_yaml(path)
     with pytest.raises(InputMissingError):
         read_yaml(tmp_path / "none.yaml")
+
+
+BOMB = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [*{a}, *{a}]}}\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, r"uses the alias \*a; write the value out"),
+        ("a: &a [*a]", r"uses the alias \*a"),
+        ("a: " + "[" * 100_000, "nested too deeply; at most 100 levels"),
+        ("a: " + "[" * 300 + "]" * 300, "nested too deeply"),
+        ("a: 1\n" * 100_000, "more than 131072 bytes"),
+        ("a: !!timestamp x", "is not YAML"),
+        ("a: !!bool x", "is not YAML"),
+        ("a: !!int ''", "is not YAML"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("a: 2001-99-99", "is not YAML"),
+        ("a: !!python/object/apply:os.system [x]", "is not YAML"),
+        ("? [a]\n: 1", "is not YAML"),
+        ("a: \xff", "is not YAML"),
+    ],
+)
+def test_no_text_ends_in_another_error_or_takes_long(tmp_path, text, message):
+    path, started = tmp_path / "a.yaml", time.monotonic()
+    path.write_text(text, encoding="latin1")
+    with pytest.raises(UsageError, match=message) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert time.monotonic() - started < 20

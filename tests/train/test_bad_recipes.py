@@ -1,11 +1,14 @@
 """`sonic-ms train` with a recipe that is wrong: one line and the exit code of errors.py, before any work is done."""
 
+import shutil
+
 import numpy as np
 import pytest
 from mindspore import Parameter
 
 from sonic_ms import cli
 from sonic_ms.errors import WeightsError
+from sonic_ms.files.weights import TensorFile, write_tensors
 from sonic_ms.train.loop import checkpoint
 from sonic_ms.train.loop.distributed import Group
 
@@ -47,3 +50,35 @@ def test_a_checkpoint_of_another_size_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"rank0.safetensors is of another network: w"):
         checkpoint.load(tmp_path, group, {"w": new}, {})
     assert checkpoint.load(tmp_path, group, {"w": old}, {})[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step", None), ("step", "x"), ("step", "7"), ("devices", "0"), ("devices", "99999"), ("devices", "-1"),
+        ("state", "[" * 100_000), ("state", "{}}"), ("state", '{"scale": NaN}'), ("state", '{"good": -1}'),
+        ("state", '{"recent": [null]}'), ("state", '{"seconds": "x"}'), ("identity", "[]"), ("identity", "9" * 5000),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_with_damaged_metadata_gives_way_to_the_one_before(tmp_path, name, value):
+    group, values = Group(), np.arange(3, dtype=np.float32)
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, group, {"w": Parameter(values + step)}, {"scale": 8.0, "good": 5}, {"a": 1})
+    newest = tmp_path / "checkpoints" / "00000002" / "rank0.safetensors"
+    with TensorFile(newest) as file:
+        metadata = {**file.metadata, name: value}
+    write_tensors(newest, [("w", "F32", (3,), lambda: values)], {k: v for k, v in metadata.items() if v is not None})
+    into = Parameter(np.zeros(3, np.float32))
+    step, state, (note,) = checkpoint.load(tmp_path, group, {"w": into}, {"a": 1})
+    assert step == 1 and state.scale == 8.0 and np.array_equal(into.asnumpy(), values + 1)
+    assert "step 2 is not usable" in note and str(newest.parent) in note and "taking the one before" in note
+    shutil.rmtree(tmp_path / "checkpoints" / "00000001")
+    with pytest.raises(WeightsError, match=r"nothing to resume in .*: the checkpoint of step 2 is not usable"):
+        checkpoint.load(tmp_path, group, {"w": into}, {"a": 1})
+
+
+def test_weights_that_are_no_numbers_give_way_too(tmp_path):
+    group, good = Group(), np.ones(3, np.float32)
+    for step, values in ((1, good), (2, good * np.nan)):
+        checkpoint.save(tmp_path, step, group, {"w": Parameter(values)}, {}, {})
+    assert checkpoint.load(tmp_path, group, {"w": Parameter(good)}, {})[0] == 1

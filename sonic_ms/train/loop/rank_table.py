@@ -3,18 +3,17 @@
 python -m sonic_ms.train.loop.rank_table TABLE [SERVER]     is what scripts/train/train_rank_table.sh asks
 """
 
-import json
 import sys
-from pathlib import Path
 
-from sonic_ms.errors import InputMissingError, SonicError, UsageError
+from sonic_ms.errors import SonicError, UsageError, printable
+from sonic_ms.files.reading import read_json
 
 
 def read_rank_table(path):
     """[(server_id, rank, device)] of all devices, by rank. UsageError unless the ranks are 0, 1, ... and each device
     of a server occurs once."""
+    table = read_json(path, "a rank table", error=UsageError)
     try:
-        table = json.loads(Path(path).read_text())
         entries = sorted(
             (
                 (server["server_id"], int(device["rank_id"]), int(device["device_id"]))
@@ -23,10 +22,8 @@ def read_rank_table(path):
             ),
             key=lambda entry: entry[1],
         )
-    except OSError as error:
-        raise InputMissingError(f"cannot open {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a rank table ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UsageError(f"{path} is not a rank table ({printable(repr(error))})") from error
     if [rank for _, rank, _ in entries] != list(range(len(entries))) or not entries:
         raise UsageError(f"{path}: rank_id is {[rank for _, rank, _ in entries]}; expected 0, 1, ... once each")
     if len({(server, device) for server, _, device in entries}) < len(entries):

@@ -263,8 +263,8 @@ class Run:
         step, state, notes = checkpoint.load(self.folder, self.group, self.tensors, self.identity)
         for note in notes:
             print(note)
-        self.scale, self.good = state["scale"], state["good"]
-        self.recent, self.skipped, self.clock.total = state["recent"], state["skipped"], state["seconds"]
+        self.scale, self.good, self.recent = state.scale, state.good, list(state.recent)
+        self.skipped, self.clock.total = state.skipped, state.seconds
         Publish(self.states.slots, "master")()
         return step
 
