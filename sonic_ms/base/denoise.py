@@ -23,8 +23,9 @@ class DenoiseSettings:
     image_guidance, audio_guidance: strength at the first and at the last step, linear between. overlap: frames two
     neighbouring windows share. shift_offset: frames by which the windows move from step to step. dynamic_scale: factor
     on both motion buckets; motion_scale: on that of the head alone. fps: generated frames a second, as the UNet is
-    told. batch_branches: run the three guidance branches as one batch; False needs a third of the memory for
-    activations.
+    told. batch_branches: run the guidance branches as one batch; False needs a third of the memory for activations.
+    fixed_batch: the UNet takes all three at once and nothing else, as a graph that was exported so does; otherwise a
+    branch whose weight is 0 is not computed.
     """
 
     steps: int = 25
@@ -37,6 +38,7 @@ class DenoiseSettings:
     motion_scale: float = 1.0
     fps: float = 12.5
     batch_branches: bool = True
+    fixed_batch: bool = False
 
     def __post_init__(self):
         if self.steps < 1 or self.window < 1:
@@ -166,15 +168,18 @@ def guided(unet, contexts, config, settings, masks, image, index, scheduler, noi
     translation, expression = clip.buckets[frames].mean(0) * settings.dynamic_scale
     ids = [settings.fps, translation * settings.motion_scale, expression]
     branches = contexts.branches(frames)
-    groups = [range(3)] if settings.batch_branches else [[0], [1], [2]]
+    image_strength, audio_strength = settings.guidance(index)
+    weights = (1 - image_strength, image_strength - audio_strength, audio_strength)
+    needed = [branch for branch in range(3) if weights[branch] != 0 or settings.fixed_batch]
     predictions = []
-    for group in groups:
+    for group in [needed] if settings.batch_branches else [[branch] for branch in needed]:
         sample = np.stack([np.concatenate([scaled, image[branch]], axis=1) for branch in group])  # (b, t, 8, h, w)
         time, added = time_sinusoids(config, scheduler.timesteps[index], [ids] * len(sample))
         packed = [np.concatenate(parts) for parts in zip(*[branches[branch] for branch in group])]
         predictions.append(unet(sample, time, added, masks, *packed, contexts.positions))
+    if len(needed) < 3:
+        return sum(weights[branch] * part for branch, part in zip(needed, np.concatenate(predictions)))
     nothing, seen, heard = np.concatenate(predictions)
-    image_strength, audio_strength = settings.guidance(index)
     return nothing + image_strength * (seen - nothing) + audio_strength * (heard - seen)
 
 

@@ -129,6 +129,7 @@ class BaseGenerator:
             dynamic_scale=options.dynamic_scale,
             motion_scale=options.motion_scale,
             batch_branches=options.batch_branches if networks.gear is None else networks.gear.branches == 3,
+            fixed_batch=networks.gear is not None and networks.gear.branches == 3,
         )
         latents = denoise(
             lambda *arrays: networks.run("unet", *arrays),

@@ -115,19 +115,18 @@ def test_guidance_strengths_are_interpolated_over_the_steps():
     assert [settings.guidance(index) for index in (0, 2, 4)] == [(1.0, 7.5), (2.0, 7.5), (3.0, 7.5)]
 
 
-def test_guidance_of_one_and_one_is_the_full_branch_alone():
-    clip, network = a_clip(4), Network()
-    settings = DenoiseSettings(steps=2, window=4, image_guidance=(1, 1), audio_guidance=(1, 1))
-    whole = run(clip, settings, network)
-
-    class Single(Network):
-        def unet(self, *inputs):
-            out = super().unet(*inputs)
-            return np.stack([out[2]] * 3)
-
-    assert np.allclose(run(clip, settings, Single()), whole, atol=1e-5)
-    stronger = DenoiseSettings(steps=2, window=4, image_guidance=(1, 1), audio_guidance=(4, 4))
-    assert not np.allclose(run(clip, stronger, Network()), whole, atol=1e-2)
+@pytest.mark.parametrize(
+    ("image", "audio", "computed"), [(1, 1, 1), (1, 4, 2), (3, 3, 2), (2, 0, 2), (0, 0, 1), (2, 7.5, 3)]
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_a_branch_of_weight_0_is_not_computed(image, audio, computed, together):
+    clip, network, all_three = a_clip(4), Network(), Network()
+    settings = {"steps": 2, "window": 4, "image_guidance": (image,) * 2, "audio_guidance": (audio,) * 2}
+    found = run(clip, DenoiseSettings(**settings, batch_branches=together), network)
+    expected = run(clip, DenoiseSettings(**settings, fixed_batch=True), all_three)
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert [shape[0] for shape in network.steps] == ([computed] * 2 if together else [1] * 2 * computed)
+    assert [shape[0] for shape in all_three.steps] == [3, 3]
 
 
 def test_scales_multiply_the_buckets_only():
