@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import math
 import os
@@ -18,6 +19,7 @@ from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
+from sonic_ms.labels.save import Labels
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
@@ -207,7 +209,16 @@ def generate(
 
     height, width = scene.frame.shape[:2]
     source = None if isinstance(audio, np.ndarray) else audio
-    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings)
+    labels = Labels(_number(generator.name, photo, samples, settings))
+    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _number(name: str, photo: np.ndarray, samples: np.ndarray, settings: Options) -> str:
+    """The number of a video, 32 hexadecimal digits: the same request has the same, as it has the same frames."""
+    digest = hashlib.sha256(f"{name} {photo.shape} {settings!r}".encode())
+    digest.update(np.ascontiguousarray(photo))
+    digest.update(np.ascontiguousarray(samples))
+    return digest.hexdigest()[:32]
 
 
 def recognise(folder: str | os.PathLike[str]) -> str:

@@ -1,0 +1,87 @@
+"""What an mp4 says of itself: the keys of moov.udta.meta, read box by box.
+
+ISO/IEC 14496-12 (boxes) and Apple's QuickTime File Format (keys of the namespace `mdta`, values in `ilst`). A stranger's
+file: every size is held against its parent's, nothing but the box `moov` is read into memory.
+"""
+
+import struct
+
+from sonic_ms.errors import VideoError
+from sonic_ms.media.kinds import require_file
+
+MAX_MOOV = 256 << 20  # bytes; an hour of video and sound has about 2 MB
+
+
+def boxes(data, name):
+    """Yield (type, content) of the boxes that fill `data` (bytes). Raises VideoError, begun with `name`."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        head = 8
+        if size == 1 and place + 16 <= len(data):
+            size, head = struct.unpack_from(">Q", data, place + 8)[0], 16
+        elif size == 0:
+            size = len(data) - place
+        if size < head or place + size > len(data):
+            raise VideoError(f"{name}: damaged, box {kind!r} of its index claims {size} bytes; export it again")
+        yield kind, data[place + head : place + size]
+        place += size
+
+
+def read_moov(path):
+    """Content of the box `moov`. Raises InputMissingError; VideoError for what is no mp4, or is cut short."""
+    require_file(path, name := f"video {path}")
+    with open(path, "rb") as file:
+        end = file.seek(0, 2)
+        place, found = 0, None
+        while place < end:
+            file.seek(place)
+            header = file.read(16)
+            if len(header) < 8 or (place == 0 and header[4:8] != b"ftyp"):
+                break
+            size, kind = struct.unpack(">I4s", header[:8])
+            if size == 1 and len(header) == 16:
+                size = struct.unpack(">Q", header[8:])[0]
+            elif size == 0:
+                size = end - place
+            if size < 8 or place + size > end:
+                raise VideoError(
+                    f"{name}: cut short, box {kind.decode('latin-1')!r} claims {size} bytes and {end - place} are left; "
+                    "copy or export it again"
+                )
+            if kind == b"moov":
+                if size > MAX_MOOV:
+                    raise VideoError(f"{name}: its index has {size} bytes, expected at most {MAX_MOOV}")
+                file.seek(place + (16 if header[:4] == b"\0\0\0\1" else 8))
+                found = file.read(size - (16 if header[:4] == b"\0\0\0\1" else 8))
+            place += size
+    if place == 0:
+        raise VideoError(f"{name}: not an mp4; expected one, labels are read from and written to nothing else")
+    if found is None:
+        raise VideoError(f"{name}: cut short, it has no index (moov); copy or export it again")
+    return found
+
+
+def read_keys(path):
+    """{key: value} of the texts in moov.udta.meta, keys of the namespace mdta. Raises InputMissingError, VideoError."""
+    name = f"video {path}"
+    found = {}
+    for kind, user in boxes(read_moov(path), name):
+        for inner, meta in boxes(user, name) if kind == b"udta" else ():
+            if inner == b"meta" and len(meta) > 4:
+                # in mp4 four bytes of version come first, in QuickTime's own files none
+                found |= _texts(dict(boxes(meta[4:] if meta[4:8] != b"hdlr" else meta, name)), name)
+    return found
+
+
+def _texts(meta, name):
+    keys, names = meta.get(b"keys", b""), []
+    for space, key in boxes(keys[8:], name):
+        names.append(key.decode("utf-8", "replace") if space == b"mdta" else None)
+    found = {}
+    for index, item in boxes(meta.get(b"ilst", b""), name):
+        number = int.from_bytes(index, "big")
+        for kind, value in boxes(item, name):
+            if kind == b"data" and 1 <= number <= len(names) and names[number - 1] is not None:
+                found[names[number - 1]] = value[8:].decode("utf-8", "replace")  # after its type and its locale
+    return found

@@ -1,0 +1,24 @@
+"""What labels a file has, and whether they are as they should be: one line each."""
+
+from sonic_ms.labels import aigc, mp4
+
+LABELS = {"1": "generated", "2": "may be generated", "3": "suspected to be generated"}
+
+
+def look(path):
+    """{label: one line} of an mp4. Raises InputMissingError, VideoError."""
+    return {"AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY))}
+
+
+def aigc_line(text):
+    """The implicit label in words; text: of its key, or None."""
+    if text is None:
+        return "none"
+    try:
+        label = aigc.parse(text)
+    except ValueError as error:
+        return f"not valid: {error}"
+    line = f"{LABELS[label.Label]}, by {label.ContentProducer or 'nobody'}, number {label.ProduceID or 'none'}"
+    if (label.ContentPropagator, label.PropagateID) != (label.ContentProducer, label.ProduceID):
+        line += f"; before that by {label.ContentPropagator or 'nobody'}, number {label.PropagateID or 'none'}"
+    return line
