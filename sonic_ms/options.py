@@ -66,6 +66,7 @@ class Options(BaseModel):
     face_box: Box | None = option(
         None, "where the face is, x,y,width,height; skips the detector (drawings, animals)", "photo pixels"
     )
+    watermark: bool = option(True, "invisible watermark that says which video it is, in the file that is written")
     max_audio_seconds: float = option(3600.0, "longer recordings are refused", "seconds", gt=0)
 
 

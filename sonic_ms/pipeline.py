@@ -20,6 +20,7 @@ from sonic_ms.face.choose import Detector, choose_face
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
 from sonic_ms.labels.save import Labels
+from sonic_ms.labels.watermark import too_little
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
@@ -194,9 +195,11 @@ def generate(
     for text in notes + more:
         progress.note(text)
     scene = generator.prepare(photo, face, settings, progress)
-    stream = generator.frames(scene, samples, settings, progress)
     fps = generator.fps(settings)
     count = math.ceil(frame_count(len(samples)) * fps / FPS)
+    height, width = scene.frame.shape[:2]
+    watermark = _watermark(settings, (width, height), count / fps, progress)
+    stream = generator.frames(scene, samples, settings, progress)
 
     def frames() -> Iterator[np.ndarray]:
         paste = Paster(scene).paste if scene.box is not None else None
@@ -207,17 +210,26 @@ def generate(
         progress.timings["frames"] = time.perf_counter() - started
         progress.step("frames", count, count)
 
-    height, width = scene.frame.shape[:2]
     source = None if isinstance(audio, np.ndarray) else audio
-    labels = Labels(_number(generator.name, photo, samples, settings))
+    labels = Labels(_number(generator.name, photo, samples, settings), watermark)
     return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _watermark(settings: Options, size: tuple[int, int], seconds: float, progress: Progress) -> bool:
+    """Whether the video will carry the watermark. Raises UsageError when it was asked for and cannot be."""
+    if not settings.watermark or not (problem := too_little(size, seconds)):
+        return settings.watermark
+    if "watermark" in settings.model_fields_set:
+        raise UsageError(f"watermark: {problem}; leave it out, or make a larger or longer video")
+    progress.note(f"no watermark: {problem}")
+    return False
 
 
 def _number(name: str, photo: np.ndarray, samples: np.ndarray, settings: Options) -> str:
     """The number of a video, 32 hexadecimal digits: the same request has the same, as it has the same frames."""
     digest = hashlib.sha256(f"{name} {photo.shape} {settings!r}".encode())
-    digest.update(np.ascontiguousarray(photo))
-    digest.update(np.ascontiguousarray(samples))
+    digest.update(photo.tobytes())
+    digest.update(samples.tobytes())
     return digest.hexdigest()[:32]
 
 

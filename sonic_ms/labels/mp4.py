@@ -1,7 +1,7 @@
 """What an mp4 says of itself: the keys of moov.udta.meta, read box by box.
 
-ISO/IEC 14496-12 (boxes) and Apple's QuickTime File Format (keys of the namespace `mdta`, values in `ilst`). A stranger's
-file: every size is held against its parent's, nothing but the box `moov` is read into memory.
+ISO/IEC 14496-12 (boxes) and Apple's QuickTime File Format (keys of the namespace `mdta`, values in `ilst`). Files
+are strangers': every size is held against its parent's, and only the box `moov` is read into memory.
 """
 
 import struct
@@ -46,8 +46,8 @@ def read_moov(path):
                 size = end - place
             if size < 8 or place + size > end:
                 raise VideoError(
-                    f"{name}: cut short, box {kind.decode('latin-1')!r} claims {size} bytes and {end - place} are left; "
-                    "copy or export it again"
+                    f"{name}: cut short, box {kind.decode('latin-1')!r} claims {size} bytes of the {end - place} that "
+                    "are left; copy or export it again"
                 )
             if kind == b"moov":
                 if size > MAX_MOOV:

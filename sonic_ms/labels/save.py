@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonic_ms.errors import OutputError
+from sonic_ms.errors import OutputError, UsageError, short
 from sonic_ms.labels import aigc, mp4
+from sonic_ms.labels.watermark import Marker
 from sonic_ms.media.video import Video, write_video
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a video says of itself. number: its ProduceID, 32 hexadecimal digits."""
+    """What a video says of itself. number: its ProduceID, 32 hexadecimal digits. watermark: whether the frames that are
+    written carry the first 12 of them."""
 
     number: str
+    watermark: bool = True
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,13 @@ class Operator:
     """Who answers for the videos. producer: name or code for the implicit label, see aigc.check_producer."""
 
     producer: str = aigc.DEFAULT_PRODUCER
+
+
+def mark_of(number: str) -> int:
+    """The 48 bits of a ProduceID that the watermark holds: its first 12 hexadecimal digits. Raises UsageError."""
+    if not re.match("[0-9a-f]{12}", number):
+        raise UsageError(f"number {short(number)} cannot be a watermark; expected 12 or more hexadecimal digits")
+    return int(number[:12], 16)
 
 
 def sealer(path: Path, label: aigc.Aigc) -> Callable[[Path], None]:
@@ -54,5 +65,6 @@ def save_video(
     if video.labels is None:
         return write_video(video, path, overwrite, progress)
     label = aigc.first((operator or Operator()).producer, video.labels.number)
+    mark = Marker(mark_of(video.labels.number)) if video.labels.watermark else None
     keys = {aigc.KEY: label.text()}
-    return write_video(video, path, overwrite, progress, None, keys, sealer(Path(path), label))
+    return write_video(video, path, overwrite, progress, mark, keys, sealer(Path(path), label))

@@ -1,13 +1,24 @@
 """What labels a file has, and whether they are as they should be: one line each."""
 
-from sonic_ms.labels import aigc, mp4
+import math
+
+from sonic_ms.labels import aigc, mp4, watermark
 
 LABELS = {"1": "generated", "2": "may be generated", "3": "suspected to be generated"}
 
 
 def look(path):
     """{label: one line} of an mp4. Raises InputMissingError, VideoError."""
-    return {"AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY))}
+    return {"AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY)), "watermark": watermark_line(path)}
+
+
+def watermark_line(path):
+    """The number in the frames of a video, 12 hexadecimal digits, and how sure that is. Raises InputMissingError,
+    VideoError, ResourceError, EngineError."""
+    number, likeness, chance = watermark.read_mark(*watermark.cells_of(path))
+    if number is None:
+        return "no watermark found"
+    return f"{number:012x}, confidence {likeness:.2f} (chance of a false alarm below 1e{math.ceil(chance):d})"
 
 
 def aigc_line(text):

@@ -61,7 +61,8 @@ def key_arguments(keys: dict[str, str] | None) -> list[str]:
     """Arguments of ffmpeg for an mp4 whose index comes first and whose moov.udta.meta holds {name: text}."""
     # without the flag ffmpeg leaves unknown keys out, and says nothing
     flags = "+faststart+use_metadata_tags" if keys else "+faststart"
-    return ["-movflags", flags, *(word for name in keys or () for word in ("-metadata", f"{name}={keys[name]}"))]
+    said = [word for name, text in (keys or {}).items() for word in ("-metadata", f"{name}={text}")]
+    return ["-movflags", flags, *said]
 
 
 class VideoWriter:

@@ -18,7 +18,7 @@ OPERATOR = Operator("example.org")
 
 def still(n=30, size=(64, 48)):
     return Video(lambda: iter([np.full((size[1], size[0], 3), 90, np.uint8)] * n), size, n, np.zeros(n * 640, "f4"),
-                 labels=Labels(NUMBER))  # fmt: skip
+                 labels=Labels(NUMBER, watermark=False))  # fmt: skip
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_label_that_cannot_be_read_back_leaves_no_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("producer", ["", "a b", 'a"b', "a\\b", "生成", "a\n"])
 def test_characters_that_the_standard_leaves_out(producer):
-    with pytest.raises(UsageError, match="producer is .*; expected letters"):
+    with pytest.raises(UsageError, match=r"producer is .*; expected letters"):
         aigc.first(producer, NUMBER)
 
 
