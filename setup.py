@@ -62,6 +62,7 @@ setup(
     package_data={
         "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*"],
         "sonic_ms.ascend": ["data/*"],
+        "sonic_ms.labels": ["font/*"],
         "sonic_ms.configs": ["*.yaml"],
     },
     install_requires=REQUIRES,

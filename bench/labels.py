@@ -12,8 +12,8 @@ Every photo speaks SECONDS of the speech that comes with the package, once with 
                   decoded mp4, with the mark and without
   price           share of the time of making and writing the video that marking takes, in per cent, of processor time
 
-Then --unmarked clips of 2.5 s and 256 pixels, each with a seed and a piece of speech of its own, and all unmarked videos
-as made and after both encodings: how many have a mark, and the greatest likeness. DIR keeps the videos.
+Then --unmarked clips of 2.5 s and 256 pixels, each with a seed and a piece of speech of its own, and all videos without
+the mark, as made and after the encodings: how many have one, and the greatest likeness. DIR keeps the videos.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sonic_ms.errors import InputMissingError, UsageError, short
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.labels.commands import operator_flags
+from sonic_ms.labels.commands import operator_flags, operator_of
 from sonic_ms.options import add_flags, from_flags, owners, parse
 from sonic_ms.pipeline import DEFAULT_MODEL, MODELS, all_options, load_model, model_of, shipped_models
 from sonic_ms.runtime.choose import ENGINES
@@ -62,11 +62,10 @@ def settings(args):
 
 
 def generate(args):
-    from sonic_ms.labels.aigc import check_producer
-    from sonic_ms.labels.save import Operator, save_video
+    from sonic_ms.labels.save import save_video
     from sonic_ms.media.video import check_output
 
-    check_producer(args.producer)
+    operator = operator_of(args)
     loading, options = settings(args)
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
@@ -88,7 +87,7 @@ def generate(args):
             video = model.generate(
                 args.image, args.audio, report=console.report, note=console.note, state=state, **options
             )
-        path = save_video(video, args.output, args.overwrite, operator=Operator(args.producer))
+        path = save_video(video, args.output, args.overwrite, operator=operator)
     except KeyboardInterrupt:
         if state and os.path.exists(state):
             raise KeyboardInterrupt(

@@ -20,6 +20,7 @@ from sonic_ms.face.choose import Detector, choose_face
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
 from sonic_ms.labels.save import Labels
+from sonic_ms.labels.visible import VisibleLabel
 from sonic_ms.labels.watermark import too_little
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
@@ -199,6 +200,7 @@ def generate(
     count = math.ceil(frame_count(len(samples)) * fps / FPS)
     height, width = scene.frame.shape[:2]
     watermark = _watermark(settings, (width, height), count / fps, progress)
+    label = _visible_label(settings, face, photo.shape, (width, height))
     stream = generator.frames(scene, samples, settings, progress)
 
     def frames() -> Iterator[np.ndarray]:
@@ -206,13 +208,25 @@ def generate(
         started = time.perf_counter()
         for done, picture in enumerate(stream):
             progress.step("frames", done, count)
-            yield paste(picture) if paste else picture
+            frame = paste(picture) if paste else picture
+            yield label(frame) if label else frame
         progress.timings["frames"] = time.perf_counter() - started
         progress.step("frames", count, count)
 
     source = None if isinstance(audio, np.ndarray) else audio
     labels = Labels(_number(generator.name, photo, samples, settings), watermark)
     return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _visible_label(settings: Options, face: Face, photo: tuple[int, ...], size: tuple[int, int]) -> VisibleLabel | None:
+    """What draws the label into a frame, None when it was not asked for. photo: (h, w, ...), size: (width, height) of
+    the frame. Raises UsageError when the face leaves no room."""
+    if settings.visible_label is None:
+        return None
+    across, down = size[0] / photo[1], size[1] / photo[0]
+    x, y, width, height = face.box
+    box = (x * across, y * down, width * across, height * down)
+    return VisibleLabel(size, settings.visible_label, settings.label_corner, [box])
 
 
 def _watermark(settings: Options, size: tuple[int, int], seconds: float, progress: Progress) -> bool:

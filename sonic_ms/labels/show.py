@@ -2,14 +2,24 @@
 
 import math
 
-from sonic_ms.labels import aigc, mp4, watermark
+from sonic_ms.labels import aigc, mp4, visible, watermark
 
 LABELS = {"1": "generated", "2": "may be generated", "3": "suspected to be generated"}
 
 
 def look(path):
     """{label: one line} of an mp4. Raises InputMissingError, VideoError."""
-    return {"AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY)), "watermark": watermark_line(path)}
+    return {
+        "AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY)),
+        "visible": visible_line(path),
+        "watermark": watermark_line(path),
+    }
+
+
+def visible_line(path):
+    """The label that the first two seconds show, and its corner; of labels drawn as ours. Raises as watermark_line."""
+    found = visible.find(path)
+    return "none that was drawn by sonic_ms" if found is None else f"{found[0]}, {found[1]}"
 
 
 def watermark_line(path):

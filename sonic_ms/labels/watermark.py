@@ -10,7 +10,7 @@ from sonic_ms.labels.code import FALSE_ALARM, GRID, false_alarm, pattern, read_p
 from sonic_ms.media.video import decode_frames, frame_rate, require_picture
 
 PERIOD = 0.96  # seconds of one swing: 24 frames at 25 a second
-FLAT, TEXTURED = 0.9, 2.0  # levels of 255 a cell swings to each side, on flat areas and on the most textured
+FLAT, TEXTURED = 0.6, 2.0  # levels of 255 a cell swings to each side, on flat areas and on the most textured
 TEXTURE = 6.0  # standard deviation of luma in a cell's quarter, in levels, that counts as most textured
 MIDDLE = 8  # stands for no change
 MIN_SIDE = 128  # pixels; a cell of 4

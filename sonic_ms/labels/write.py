@@ -1,22 +1,39 @@
 """Labels into a video that is there already: written beside it, looked at, then put in its place."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import subprocess
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
-from sonic_ms.errors import OutputError
+from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.labels import aigc, mp4
-from sonic_ms.labels.save import sealer
+from sonic_ms.labels.save import mark_of, sealer
+from sonic_ms.labels.visible import VisibleLabel
+from sonic_ms.labels.watermark import Marker, cells_of, read_mark, too_little
 from sonic_ms.media.ffmpeg import MEMORY, blame_host, end, ffmpeg_input, ffmpeg_remarks, start
-from sonic_ms.media.video import key_arguments
+from sonic_ms.media.video import VideoWriter, key_arguments, probe, read_video
 
 
-def write_labels(path, operator):
-    """Label the mp4 `path` in place; list of notes. Pictures and sound are copied as they are.
+class Wanted(NamedTuple):
+    """What goes into the pictures, which are then encoded anew. language: of the visible label, None for none. corner:
+    where it goes. find_faces: function frame -> boxes (x, y, width, height), which it must not touch."""
 
-    Raises InputMissingError, VideoError (no mp4, cut short), OutputError, UsageError; the file is then as it was.
+    watermark: bool = False
+    language: str | None = None
+    corner: str = "bottom-right"
+    find_faces: object = None
+
+
+def write_labels(path, operator, wanted=None):
+    """Label the mp4 `path` in place; list of notes. Sound is copied as it is, and so are pictures unless they are
+    `wanted` (a Wanted) with labels in them.
+
+    Raises InputMissingError, VideoError (no mp4, cut short), OutputError, UsageError (too short or small for the
+    watermark, another watermark, no room for the visible label); the file is then as it was.
     """
     path = Path(path)
     text = mp4.read_keys(path).get(aigc.KEY)
@@ -30,28 +47,63 @@ def write_labels(path, operator):
     if old is not None and old != label:
         notes.append(f"the label of {old.ContentProducer} is replaced; they are named as propagator")
     with beside(path) as temporary:
-        copy(path, temporary, {aigc.KEY: label.text()})
+        if wanted and (wanted.watermark or wanted.language):
+            with beside(temporary) as pictures:
+                draw(path, pictures, wanted, label.ProduceID)
+                copy(path, temporary, {aigc.KEY: label.text()}, pictures)
+        else:
+            copy(path, temporary, {aigc.KEY: label.text()})
         sealer(path, label)(temporary)
+        os.replace(temporary, path)
     return notes
 
 
 @contextlib.contextmanager
 def beside(path):
-    """Name of a hidden file beside `path` that takes its place when all goes well, and is removed when not."""
-    temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
+    """Name of a hidden file beside `path` that is gone afterwards. Raises OutputError for what the system refuses."""
+    temporary = path.absolute().with_name(f".{path.stem.lstrip('.')}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial.mp4")
     try:
         yield temporary
-        os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"output {path}: cannot be written ({error.strerror}); choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def copy(source, target, keys):
-    """Copy the tracks and the metadata of an mp4, with other keys. Raises OutputError, EngineError, ResourceError."""
-    command = ["-v", "error", "-nostdin", "-y", *ffmpeg_input(source), "-map", "0", "-c", "copy", "-map_metadata", "0"]
-    command += [*key_arguments(keys), "-f", "mp4", f"file:{target}"]
+def draw(source, target, wanted, number):
+    """The pictures of a video with labels in them, without sound. Raises VideoError, OutputError, UsageError."""
+    info = probe(source)
+    mark = None
+    if wanted.watermark:
+        if problem := too_little((info.width, info.height), info.video_seconds):
+            raise UsageError(f"video {source}: {problem}")
+        there = read_mark(*cells_of(source))[0]
+        if there is not None:
+            raise UsageError(
+                f"video {source}: has the watermark {there:012x} already, and a second would spoil both; leave "
+                "--watermark out"
+            )
+        mark = Marker(mark_of(number))
+    frames = read_video(source)
+    first = next(frames)
+    size = (first.shape[1], first.shape[0])
+    label = None
+    if wanted.language:
+        label = VisibleLabel(size, wanted.language, wanted.corner, wanted.find_faces(first))
+    with VideoWriter(target, size, None, info.fps) as writer:
+        frame = first
+        while frame is not None:
+            frame = label(frame) if label else frame
+            writer.write(mark(frame, writer.frames / info.fps) if mark else frame)
+            frame = next(frames, None)
+
+
+def copy(source, target, keys, pictures=None):
+    """Copy the tracks and the metadata of an mp4, with other keys. pictures: the file that the video track comes from,
+    `source` by default. Raises OutputError, EngineError, ResourceError."""
+    command = ["-v", "error", "-nostdin", "-y", *ffmpeg_input(source)]
+    command += [*ffmpeg_input(pictures), "-map", "1:v", "-map", "0:a?"] if pictures else ["-map", "0"]
+    command += ["-c", "copy", "-map_metadata", "0", *key_arguments(keys), "-f", "mp4", f"file:{target}"]
     quiet = subprocess.DEVNULL
     process = start(command, MEMORY, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE)
     try:
@@ -60,5 +112,5 @@ def copy(source, target, keys):
         end(process)
     if process.returncode:
         lines = ffmpeg_remarks(said)
-        blame_host(f"output {target}", process.returncode, lines)
+        blame_host(f"output {source}", process.returncode, lines)
         raise OutputError(f"output {source}: its tracks cannot be copied ({lines[0] if lines else 'no reason given'})")
