@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from sonic_ms.files.shipped import DEMO_AUDIO
 from sonic_ms.labels.save import Labels, save_video
@@ -37,7 +38,7 @@ SECONDS, CLIP_SECONDS = 6.0, 2.5
 FLAT = 2.0  # standard deviation of luma in a cell, in levels, at most
 ENCODINGS = {
     "crf 28": ("-crf", "28"),
-    "half + 28": ("-vf", "scale=iw/2/2*2:-2", "-crf", "28"),
+    "half + 28": ("-vf", "scale=trunc(iw/4)*2:-2", "-crf", "28"),
     "crf 33": ("-crf", "33"),
 }
 
@@ -147,7 +148,7 @@ def main():
         print(text([row]).splitlines()[-1], flush=True)
         if args.picture and len(rows) == 1:
             draw(args.picture, frame, number)
-    for found in clips(model, args.photos, args.unmarked, args.out):
+    for found in tqdm(clips(model, args.photos, args.unmarked, args.out), total=args.unmarked, desc="unmarked"):
         unmarked.append(found)
     alarms = sum(number is not None for number, _, _ in unmarked)
     line = f"{len(unmarked)} unmarked: {alarms} with a mark, likeness at most {max(one[1] for one in unmarked):.3f}"

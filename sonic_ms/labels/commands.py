@@ -10,15 +10,20 @@ def operator_flags(parser):
         "--producer", metavar="NAME", default=DEFAULT_PRODUCER,
         help=f"name or code of the operator for the implicit label (default: {DEFAULT_PRODUCER})",
     )  # fmt: skip
+    group.add_argument("--c2pa-cert", metavar="FILE", help="certificate chain (PEM) that signs a C2PA manifest")
+    group.add_argument("--c2pa-key", metavar="FILE", help="its private key (PEM)")
 
 
 def operator_of(args):
-    """save.Operator of the flags. Raises UsageError."""
+    """save.Operator of the flags. Raises UsageError, InputMissingError, EngineError."""
     from sonic_ms.labels.aigc import check_producer
+    from sonic_ms.labels.manifest import load_signer
     from sonic_ms.labels.save import Operator
 
     check_producer(args.producer)
-    return Operator(args.producer)
+    if (args.c2pa_cert is None) != (args.c2pa_key is None):
+        raise UsageError("--c2pa-cert and --c2pa-key belong together: give both")
+    return Operator(args.producer, load_signer(args.c2pa_cert, args.c2pa_key) if args.c2pa_cert else None)
 
 
 def label_arguments(parser):

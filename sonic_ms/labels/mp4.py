@@ -9,6 +9,7 @@ import struct
 from sonic_ms.errors import VideoError
 from sonic_ms.media.kinds import require_file
 
+C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # C2PA specification, BMFF-based formats
 MAX_MOOV = 256 << 20  # bytes; an hour of video and sound has about 2 MB
 
 
@@ -28,45 +29,52 @@ def boxes(data, name):
         place += size
 
 
-def read_moov(path):
-    """Content of the box `moov`. Raises InputMissingError; VideoError for what is no mp4, or is cut short."""
+def file_boxes(path):
+    """Yield (type, content) of the boxes of an mp4; content: its first bytes, or all of `moov`. Raises
+    InputMissingError; VideoError for what is no mp4, or is cut short."""
     require_file(path, name := f"video {path}")
     with open(path, "rb") as file:
         end = file.seek(0, 2)
-        place, found = 0, None
+        place, found = 0, set()
         while place < end:
             file.seek(place)
             header = file.read(16)
             if len(header) < 8 or (place == 0 and header[4:8] != b"ftyp"):
                 break
             size, kind = struct.unpack(">I4s", header[:8])
+            head = 8
             if size == 1 and len(header) == 16:
-                size = struct.unpack(">Q", header[8:])[0]
+                size, head = struct.unpack(">Q", header[8:])[0], 16
             elif size == 0:
                 size = end - place
-            if size < 8 or place + size > end:
+            if size < head or place + size > end:
                 raise VideoError(
                     f"{name}: cut short, box {kind.decode('latin-1')!r} claims {size} bytes of the {end - place} that "
                     "are left; copy or export it again"
                 )
-            if kind == b"moov":
-                if size > MAX_MOOV:
-                    raise VideoError(f"{name}: its index has {size} bytes, expected at most {MAX_MOOV}")
-                file.seek(place + (16 if header[:4] == b"\0\0\0\1" else 8))
-                found = file.read(size - (16 if header[:4] == b"\0\0\0\1" else 8))
+            if kind == b"moov" and size > MAX_MOOV:
+                raise VideoError(f"{name}: its index has {size} bytes, expected at most {MAX_MOOV}")
+            file.seek(place + head)
+            found.add(kind)
+            yield kind, file.read(size - head if kind == b"moov" else min(size - head, 16))
             place += size
-    if place == 0:
+    if not found:
         raise VideoError(f"{name}: not an mp4; expected one, labels are read from and written to nothing else")
-    if found is None:
+    if b"moov" not in found:
         raise VideoError(f"{name}: cut short, it has no index (moov); copy or export it again")
-    return found
+
+
+def has_manifest(path):
+    """Whether an mp4 has the box that holds a C2PA manifest. Raises InputMissingError, VideoError."""
+    return any(kind == b"uuid" and content == C2PA_BOX for kind, content in list(file_boxes(path)))
 
 
 def read_keys(path):
     """{key: value} of the texts in moov.udta.meta, keys of the namespace mdta. Raises InputMissingError, VideoError."""
     name = f"video {path}"
     found = {}
-    for kind, user in boxes(read_moov(path), name):
+    moov = next(content for kind, content in list(file_boxes(path)) if kind == b"moov")
+    for kind, user in boxes(moov, name):
         for inner, meta in boxes(user, name) if kind == b"udta" else ():
             if inner == b"meta" and len(meta) > 4:
                 # in mp4 four bytes of version come first, in QuickTime's own files none

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sonic_ms.errors import OutputError, UsageError, short
 from sonic_ms.labels import aigc, mp4
+from sonic_ms.labels.manifest import Signer, sign
 from sonic_ms.labels.watermark import Marker
 from sonic_ms.media.video import Video, write_video
 
@@ -25,9 +28,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Operator:
-    """Who answers for the videos. producer: name or code for the implicit label, see aigc.check_producer."""
+    """Who answers for the videos. producer: name or code for the implicit label, see aigc.check_producer. signer: signs
+    the C2PA manifest; without one there is none."""
 
     producer: str = aigc.DEFAULT_PRODUCER
+    signer: Signer | None = None
 
 
 def mark_of(number: str) -> int:
@@ -37,8 +42,20 @@ def mark_of(number: str) -> int:
     return int(number[:12], 16)
 
 
-def sealer(path: Path, label: aigc.Aigc) -> Callable[[Path], None]:
-    """What is done to a finished file before it gets its name `path`: `label` is read back."""
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Name of a hidden file beside `path` that is gone afterwards. Raises OutputError for what the system refuses."""
+    temporary = path.absolute().with_name(f".{path.stem.lstrip('.')}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial.mp4")
+    try:
+        yield temporary
+    except OSError as error:
+        raise OutputError(f"output {path}: cannot be written ({error.strerror}); choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sealer(path: Path, label: aigc.Aigc, signer: Signer | None) -> Callable[[Path], None]:
+    """What is done to a finished file before it gets its name `path`: `label` is read back, then it is signed."""
 
     def seal(finished: Path) -> None:
         found = mp4.read_keys(finished).get(aigc.KEY)
@@ -46,6 +63,10 @@ def sealer(path: Path, label: aigc.Aigc) -> Callable[[Path], None]:
             raise OutputError(
                 f"output {path}: the label {aigc.KEY} was not written as asked (found {found!r}); report it"
             )
+        if signer:
+            with beside(finished) as signed:
+                sign(finished, signed, signer)
+                os.replace(signed, finished)
 
     return seal
 
@@ -60,11 +81,13 @@ def save_video(
     """Write a `Video` as a labelled mp4 while it is being made; Path of the file.
 
     overwrite: replace an existing file. progress: show a bar. operator: who answers for it.
-    Raises OutputError (see media.video.VideoWriter); UsageError for a producer's name that the label cannot hold.
+    Raises OutputError (see media.video.VideoWriter; also what cannot be signed); UsageError for a producer's name that
+    the label cannot hold; EngineError for a signer without the package c2pa-python.
     """
     if video.labels is None:
         return write_video(video, path, overwrite, progress)
-    label = aigc.first((operator or Operator()).producer, video.labels.number)
+    operator = operator or Operator()
+    label = aigc.first(operator.producer, video.labels.number)
     mark = Marker(mark_of(video.labels.number)) if video.labels.watermark else None
     keys = {aigc.KEY: label.text()}
-    return write_video(video, path, overwrite, progress, mark, keys, sealer(Path(path), label))
+    return write_video(video, path, overwrite, progress, mark, keys, sealer(Path(path), label, operator.signer))

@@ -2,7 +2,8 @@
 
 import math
 
-from sonic_ms.labels import aigc, mp4, visible, watermark
+from sonic_ms.errors import EngineError
+from sonic_ms.labels import aigc, manifest, mp4, visible, watermark
 
 LABELS = {"1": "generated", "2": "may be generated", "3": "suspected to be generated"}
 
@@ -13,7 +14,18 @@ def look(path):
         "AIGC": aigc_line(mp4.read_keys(path).get(aigc.KEY)),
         "visible": visible_line(path),
         "watermark": watermark_line(path),
+        "C2PA": manifest_line(path),
     }
+
+
+def manifest_line(path):
+    """Whether a file has a C2PA manifest that holds, and whose. Raises InputMissingError, VideoError."""
+    if not mp4.has_manifest(path):
+        return "none"
+    try:
+        return manifest.check(path)
+    except EngineError as error:
+        return f"there, not checked: {error}"
 
 
 def visible_line(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import uuid
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.labels import aigc, mp4
-from sonic_ms.labels.save import mark_of, sealer
+from sonic_ms.labels.save import beside, mark_of, sealer
 from sonic_ms.labels.visible import VisibleLabel
 from sonic_ms.labels.watermark import Marker, cells_of, read_mark, too_little
 from sonic_ms.media.ffmpeg import MEMORY, blame_host, end, ffmpeg_input, ffmpeg_remarks, start
@@ -46,6 +45,8 @@ def write_labels(path, operator, wanted=None):
     label = aigc.over(old, operator.producer, uuid.uuid4().hex)
     if old is not None and old != label:
         notes.append(f"the label of {old.ContentProducer} is replaced; they are named as propagator")
+    if mp4.has_manifest(path):
+        notes.append("the C2PA manifest that was there is left out: it does not hold for the changed file")
     with beside(path) as temporary:
         if wanted and (wanted.watermark or wanted.language):
             with beside(temporary) as pictures:
@@ -53,21 +54,9 @@ def write_labels(path, operator, wanted=None):
                 copy(path, temporary, {aigc.KEY: label.text()}, pictures)
         else:
             copy(path, temporary, {aigc.KEY: label.text()})
-        sealer(path, label)(temporary)
+        sealer(path, label, operator.signer)(temporary)
         os.replace(temporary, path)
     return notes
-
-
-@contextlib.contextmanager
-def beside(path):
-    """Name of a hidden file beside `path` that is gone afterwards. Raises OutputError for what the system refuses."""
-    temporary = path.absolute().with_name(f".{path.stem.lstrip('.')}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial.mp4")
-    try:
-        yield temporary
-    except OSError as error:
-        raise OutputError(f"output {path}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw(source, target, wanted, number):
