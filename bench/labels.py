@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sonic_ms.files.shipped import DEMO_AUDIO
 from sonic_ms.labels.save import Labels, save_video
@@ -130,6 +129,11 @@ def text(rows):
     return "\n".join(lines)
 
 
+def summary(unmarked):
+    alarms = sum(number is not None for number, _, _ in unmarked)
+    return f"{len(unmarked)} unmarked: {alarms} with a mark, likeness at most {max(one[1] for one in unmarked):.3f}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path)
@@ -148,11 +152,11 @@ def main():
         print(text([row]).splitlines()[-1], flush=True)
         if args.picture and len(rows) == 1:
             draw(args.picture, frame, number)
-    for found in tqdm(clips(model, args.photos, args.unmarked, args.out), total=args.unmarked, desc="unmarked"):
+    print(text(rows))
+    for number, found in enumerate(clips(model, args.photos, args.unmarked, args.out), 1):
         unmarked.append(found)
-    alarms = sum(number is not None for number, _, _ in unmarked)
-    line = f"{len(unmarked)} unmarked: {alarms} with a mark, likeness at most {max(one[1] for one in unmarked):.3f}"
-    print(f"{text(rows)}\n\n{line}")
+        if number % 50 == 0 or number == args.unmarked:
+            print(summary(unmarked), flush=True)
     (args.out / "labels.json").write_text(json.dumps({"rows": rows, "unmarked": unmarked}, indent=1) + "\n")
 
 

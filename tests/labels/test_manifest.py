@@ -1,8 +1,12 @@
 """The C2PA manifest: signed by a certificate of a test authority, valid, and invalid after one flipped byte."""
 
+import contextlib
 import datetime
+import socket
 import sys
+import threading
 
+import c2pa
 import numpy as np
 import pytest
 from cryptography import x509
@@ -143,3 +147,32 @@ def test_the_command(tmp_path, pair, capsys):
         "the C2PA manifest that was there is left out: it does not hold for the changed file"
     ]
     assert not mp4.has_manifest(path)
+
+
+def test_a_file_cannot_make_us_ask_an_address(tmp_path, pair):
+    """A manifest that lies at an address is not fetched: nobody connects to the server."""
+    signer = manifest.load_signer(*pair)
+    info = c2pa.C2paSignerInfo(
+        alg=signer.algorithm.encode(), sign_cert=signer.certificates, private_key=signer.key, ta_url=None
+    )
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):  # closed below
+                while True:
+                    asked.append(server.accept()[0].close())
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa"
+        action = {"action": "c2pa.created", "digitalSourceType": manifest.SOURCE}
+        actions = [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]
+        builder = c2pa.Builder({"format": "video/mp4", "assertions": actions})
+        builder.set_no_embed()
+        builder.set_remote_url(address)
+        path = tmp_path / "remote.mp4"
+        with open(make(tmp_path / "a.mp4"), "rb") as plain, open(path, "w+b") as remote:
+            builder.sign(c2pa.Signer.from_info(info), "video/mp4", plain, remote)
+        assert address.encode() in path.read_bytes()
+        manifest.check(path)
+    assert asked == []
