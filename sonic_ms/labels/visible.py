@@ -39,7 +39,7 @@ def plate(short: int, language: str) -> np.ndarray:
         size += 1
     left, top, right, bottom = font.getbbox(text)
     padding = max(2, round(PADDING * short))
-    image = Image.new("L", (right - left + 2 * padding, bottom - top + 2 * padding))
+    image = Image.new("L", (round(right - left) + 2 * padding, round(bottom - top) + 2 * padding))
     ImageDraw.Draw(image).text((padding - left, padding - top), text, fill=255, font=font)
     return np.asarray(image, np.float32) / 255
 
@@ -109,7 +109,7 @@ def find(path: str | Path) -> tuple[str, str] | None:
 def _labels(light: np.ndarray) -> set[tuple[str, str]]:
     import cv2
 
-    size, found = light.shape[::-1], set()
+    size, found = (light.shape[1], light.shape[0]), set()
     for language in TEXTS:
         drawn = plate(min(size), language)
         for corner in CORNERS:

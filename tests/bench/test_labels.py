@@ -34,7 +34,7 @@ class Still:
 def test_figures_of_a_photo(tool, astronaut, tmp_path):
     row, unmarked, _ = tool.measure(Still(astronaut), Path("still.png"), 77, tmp_path)
     assert row["psnr"] > row["worst"] > 42
-    assert all(row[name] > 0.5 for name in ("as made", *tool.ENCODINGS))
+    assert all(row[name] > 0.4 for name in ("as made", *tool.ENCODINGS))
     assert 0 < row["still"] < row["flat"] < 3
     assert [number for number, _, _ in unmarked] == [None] * 4 and tool.summary(unmarked).startswith("4 unmarked: 0 ")
     assert "| still | 512x512 | " in tool.text([row])
