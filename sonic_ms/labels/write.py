@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -55,6 +56,7 @@ def write_labels(path, operator, wanted=None):
         else:
             copy(path, temporary, {aigc.KEY: label.text()})
         sealer(path, label, operator.signer)(temporary)
+        shutil.copymode(path, temporary)
         os.replace(temporary, path)
     return notes
 

@@ -95,10 +95,11 @@ def test_a_label_that_is_not_valid(text, message):
 
 def test_write_labels_a_file_and_keeps_the_rest(plain):
     before = probe(plain)
+    plain.chmod(0o640)
     assert write.write_labels(plain, OPERATOR) == []
     label = aigc.parse(mp4.read_keys(plain)["AIGC"])
     assert label == aigc.first("example.org", label.ProduceID) and len(label.ProduceID) == 32
-    assert probe(plain) == before
+    assert probe(plain) == before and plain.stat().st_mode & 0o777 == 0o640
     write.write_labels(plain, OPERATOR)
     assert aigc.parse(mp4.read_keys(plain)["AIGC"]) == label  # our own stays as it is
 
