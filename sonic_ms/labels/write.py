@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -82,11 +83,9 @@ def draw(source, target, wanted, number):
     if wanted.language:
         label = VisibleLabel(size, wanted.language, wanted.corner, wanted.find_faces(first))
     with VideoWriter(target, size, None, info.fps) as writer:
-        frame = first
-        while frame is not None:
+        for frame in itertools.chain([first], frames):
             frame = label(frame) if label else frame
             writer.write(mark(frame, writer.frames / info.fps) if mark else frame)
-            frame = next(frames, None)
 
 
 def copy(source, target, keys, pictures=None):
