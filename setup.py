@@ -27,11 +27,14 @@ REQUIRES = [
 ]
 EXTRAS = {
     "onnx": ["onnx>=1.15"],  # export of ONNX bundles
+    "c2pa": ["c2pa-python>=0.38", "cryptography>=42"],  # signed manifests in videos
     "heif": ["pillow-heif>=0.16"],  # photos of iPhones
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
+        "c2pa-python>=0.38",
+        "cryptography>=42",  # a certificate authority for the tests
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
@@ -62,6 +65,7 @@ setup(
     package_data={
         "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*"],
         "sonic_ms.ascend": ["data/*"],
+        "sonic_ms.labels": ["font/*"],
         "sonic_ms.configs": ["*.yaml"],
     },
     install_requires=REQUIRES,

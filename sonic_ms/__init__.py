@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
 
         return articulate
     if name == "save_video":
-        from sonic_ms.media.video import save_video
+        from sonic_ms.labels.save import save_video
 
         return save_video
     raise AttributeError(f"module 'sonic_ms' has no attribute {name!r}")

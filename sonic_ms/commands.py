@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sonic_ms.errors import InputMissingError, UsageError, short
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.labels.commands import operator_flags, operator_of
 from sonic_ms.options import add_flags, from_flags, owners, parse
 from sonic_ms.pipeline import DEFAULT_MODEL, MODELS, all_options, load_model, model_of, shipped_models
 from sonic_ms.runtime.choose import ENGINES
@@ -36,6 +37,7 @@ def _arguments(parser):
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add_flags(parser.add_argument_group("options of the video"), all_options())
+    operator_flags(parser)
     add("--resume", action="store_true", default=None,
         help="models that take hours: go on from the last finished step of this output")  # fmt: skip
     add("--no-resume", dest="resume", action="store_false", help="start again, and forget that step")
@@ -60,8 +62,10 @@ def settings(args):
 
 
 def generate(args):
-    from sonic_ms.media.video import check_output, save_video
+    from sonic_ms.labels.save import save_video
+    from sonic_ms.media.video import check_output
 
+    operator = operator_of(args)
     loading, options = settings(args)
     check_output(args.output, args.overwrite)
     for path in (args.image, args.audio):
@@ -83,7 +87,7 @@ def generate(args):
             video = model.generate(
                 args.image, args.audio, report=console.report, note=console.note, state=state, **options
             )
-        path = save_video(video, args.output, overwrite=args.overwrite)
+        path = save_video(video, args.output, args.overwrite, operator=operator)
     except KeyboardInterrupt:
         if state and os.path.exists(state):
             raise KeyboardInterrupt(

@@ -11,7 +11,7 @@ import argparse
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -66,6 +66,11 @@ class Options(BaseModel):
     face_box: Box | None = option(
         None, "where the face is, x,y,width,height; skips the detector (drawings, animals)", "photo pixels"
     )
+    visible_label: Literal["zh", "en"] | None = option(None, "says in a corner that it is generated, never on the face")
+    label_corner: Literal["bottom-right", "bottom-left", "top-right", "top-left"] = option(
+        "bottom-right", "where the visible label goes, unless the face is there"
+    )
+    watermark: bool = option(True, "invisible watermark that says which video it is, in the file that is written")
     max_audio_seconds: float = option(3600.0, "longer recordings are refused", "seconds", gt=0)
 
 
@@ -111,6 +116,8 @@ def expected(field: FieldInfo) -> str:
     limits = {key: getattr(one, key) for one in field.metadata for key in ("gt", "ge", "le", "lt") if hasattr(one, key)}
     unit = f" {field_unit}" if (field_unit := _extra(field, "unit", "")) else ""
     kind = _plain(field.annotation)
+    if chosen := choices(field):
+        return f"{', '.join(chosen[:-1])} or {chosen[-1]}"
     if kind is bool:
         return "true or false"
     if kind is str:
@@ -126,6 +133,12 @@ def expected(field: FieldInfo) -> str:
     if "gt" in limits:
         return f"a positive number of{unit}" if unit else "a positive number"
     return number + unit
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The words an option can be; none for one that is not a word out of a list."""
+    kinds = (field.annotation, *typing.get_args(field.annotation))
+    return [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
 
 
 def schema(kind: type[Options]) -> dict[str, Any]:
@@ -207,6 +220,8 @@ def add_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, type[Options]
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **common)
             if off := _extra(field, "off", ""):
                 parser.add_argument(off, dest=name, action="store_false", default=None, help=f"as --no-{flags[0][2:]}")
+        elif chosen := choices(field):
+            parser.add_argument(*flags, choices=chosen, **common)
         elif kind is tuple:
             parser.add_argument(*flags, type=_four, metavar="X,Y,W,H", **common)
         else:

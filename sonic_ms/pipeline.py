@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import math
 import os
@@ -18,6 +19,9 @@ from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face, upright
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
+from sonic_ms.labels.save import Labels
+from sonic_ms.labels.visible import VisibleLabel
+from sonic_ms.labels.watermark import too_little
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
@@ -199,9 +203,12 @@ def generate(
     for text in notes + more + turned:
         progress.note(text)
     scene = generator.prepare(photo, face, settings, progress)
-    stream = generator.frames(scene, samples, settings, progress)
     fps = generator.fps(settings)
     count = math.ceil(frame_count(len(samples)) * fps / FPS)
+    height, width = scene.frame.shape[:2]
+    watermark = _watermark(settings, (width, height), count / fps, progress)
+    label = _visible_label(settings, face, photo.shape, (width, height))
+    stream = generator.frames(scene, samples, settings, progress)
 
     def frames() -> Iterator[np.ndarray]:
         check_process()
@@ -209,13 +216,43 @@ def generate(
         started = time.perf_counter()
         for done, picture in enumerate(stream):
             progress.step("frames", done, count)
-            yield paste(picture) if paste else picture
+            frame = paste(picture) if paste else picture
+            yield label(frame) if label else frame
         progress.timings["frames"] = time.perf_counter() - started
         progress.step("frames", count, count)
 
-    height, width = scene.frame.shape[:2]
     source = None if isinstance(audio, np.ndarray) else audio
-    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings)
+    labels = Labels(_number(generator.name, photo, samples, settings), watermark)
+    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _visible_label(settings: Options, face: Face, photo: tuple[int, ...], size: tuple[int, int]) -> VisibleLabel | None:
+    """What draws the label into a frame, None when it was not asked for. photo: (h, w, ...), size: (width, height) of
+    the frame. Raises UsageError when the face leaves no room."""
+    if settings.visible_label is None:
+        return None
+    across, down = size[0] / photo[1], size[1] / photo[0]
+    x, y, width, height = face.box
+    box = (x * across, y * down, width * across, height * down)
+    return VisibleLabel(size, settings.visible_label, settings.label_corner, [box])
+
+
+def _watermark(settings: Options, size: tuple[int, int], seconds: float, progress: Progress) -> bool:
+    """Whether the video will carry the watermark. Raises UsageError when it was asked for and cannot be."""
+    if not settings.watermark or not (problem := too_little(size, seconds)):
+        return settings.watermark
+    if "watermark" in settings.model_fields_set:
+        raise UsageError(f"watermark: {problem}; leave it out, or make a larger or longer video")
+    progress.note(f"no watermark: {problem}")
+    return False
+
+
+def _number(name: str, photo: np.ndarray, samples: np.ndarray, settings: Options) -> str:
+    """The number of a video, 32 hexadecimal digits: the same request has the same, as it has the same frames."""
+    digest = hashlib.sha256(f"{name} {photo.shape} {settings!r}".encode())
+    digest.update(photo.tobytes())
+    digest.update(samples.tobytes())
+    return digest.hexdigest()[:32]
 
 
 def recognise(folder: str | os.PathLike[str]) -> str:

@@ -183,7 +183,7 @@ def test_a_folder_says_what_it_is(capsys, tmp_path):
     assert found == 8 and "sonic-huge" in message
     (folder / "model.json").write_text("{")
     found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", folder)
-    assert found == 8 and "damaged" in message
+    assert found == 8 and "model.json is not what says" in message
     (tmp_path / "empty").mkdir()
     found, message = generate(capsys, tmp_path, PORTRAIT, SPEECH, None, "--model", tmp_path / "empty")
     assert (found, message.count("\n")) == (8, 0) and "not the folder of a model" in message

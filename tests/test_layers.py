@@ -18,7 +18,7 @@ FLOORS = (
     ("options", "nn"),
     ("files",),
     ("runtime", "media"),
-    ("face",),
+    ("face", "labels"),
     ("base", "edge"),
     ("convert", "deploy", "evaluate"),
     ("pipeline",),

@@ -103,3 +103,32 @@ def test_unknown_options_and_models_are_refused(model, astronaut, speech):
         model.generate(image=astronaut, audio=speech, sample_rate=16000, dynamic_scal=1)
     with pytest.raises(UsageError, match="sonic-huge"):
         sonic_ms.load_model("sonic-huge")
+
+
+def test_the_visible_label_is_in_every_frame_and_not_on_the_face(model, astronaut, speech):
+    options = {"image": astronaut, "audio": speech, "sample_rate": 16000, "duration": 0.4, "min_resolution": 300}
+    plain, labelled = list(model.generate(**options)), list(model.generate(**options, visible_label="zh"))
+    face = choose.choose_face(astronaut, model.generator.detector)[0].box
+    x, y, width, height = (round(value * 300 / 512) for value in face)
+    for frame, other in zip(plain, labelled, strict=True):
+        changed = (frame != other).any(2)
+        assert changed[-36:-10, -80:-10].mean() > 0.9 and not changed[y : y + height, x : x + width].any()
+    with pytest.raises(UsageError, match="no corner of the frame"):
+        model.generate(**options, visible_label="zh", face_box=(10, 0, 500, 512))
+
+
+def test_a_video_too_short_for_the_watermark(model, astronaut, speech):
+    options = {"image": astronaut, "audio": speech, "sample_rate": 16000, "duration": 0.4, "min_resolution": 300}
+    video = model.generate(**options)
+    assert not video.labels.watermark
+    assert "no watermark: 0.4 s are too short for a watermark; it needs 2 s" in video.notes
+    with pytest.raises(UsageError, match=r"watermark: 0\.4 s are too short"):
+        model.generate(**options, watermark=True)
+
+
+def test_the_same_request_has_the_same_number(model, astronaut, speech):
+    def number(**options):
+        return model.generate(image=astronaut, audio=speech, sample_rate=16000, duration=0.4, **options).labels.number
+
+    assert number() == number() and len(number()) == 32
+    assert len({number(), number(seed=1), number(min_resolution=300)}) == 3

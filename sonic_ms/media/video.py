@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,14 @@ def check_name(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
+def key_arguments(keys: dict[str, str] | None) -> list[str]:
+    """Arguments of ffmpeg for an mp4 whose index comes first and whose moov.udta.meta holds {name: text}."""
+    # without the flag ffmpeg leaves unknown keys out, and says nothing
+    flags = "+faststart+use_metadata_tags" if keys else "+faststart"
+    said = [word for name, text in (keys or {}).items() for word in ("-metadata", f"{name}={text}")]
+    return ["-movflags", flags, *said]
+
+
 class VideoWriter:
     """Context manager that streams RGB frames into an mp4; `write` takes (h, w, 3) uint8.
 
@@ -82,22 +91,27 @@ class VideoWriter:
         crf: x264 quality, 0 (lossless) to 51.
         overwrite: replace an existing file.
         audio_duration: use only the first so many seconds of the audio.
+        keys: {name: text} that moov.udta.meta of the file will hold.
+        seal: called with the path of the finished file before it gets its name: the last look, or a signature.
     Raises:
         OutputError: see `check_output`; also full disk, encoder failed, frame of another size, audio unreadable.
         EngineError, ResourceError: ffmpeg is missing or does not run on this machine, or is out of memory.
     """
 
-    def __init__(self, path, size, audio=None, fps=FPS, crf=CRF, overwrite=False, audio_duration=None):
+    def __init__(
+        self, path, size, audio=None, fps=FPS, crf=CRF, overwrite=False, audio_duration=None, keys=None, seal=None
+    ):
         self.path = check_output(path, overwrite)
         self.size = (int(size[0]), int(size[1]))
         self.frames = 0
         self._overwrite = overwrite
         self._even = (self.size[0] // 2 * 2, self.size[1] // 2 * 2)
-        self._arguments = (audio, fps, crf, audio_duration)
+        self._arguments = (audio, fps, crf, audio_duration, keys)
+        self._seal = seal
         self._temporary = self._process = self._log = self._sound = None
 
     def __enter__(self):
-        audio, fps, crf, audio_duration = self._arguments
+        audio, fps, crf, audio_duration, keys = self._arguments
         command = ["-v", "error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*self._even), "-r", str(fps)]
         command += ["-i", "pipe:0"]
@@ -112,7 +126,7 @@ class VideoWriter:
             convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
             tags = "format=yuv420p,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
             command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
-            command += ["-movflags", "+faststart", "-f", "mp4", str(self._temporary.path)]
+            command += [*key_arguments(keys), "-f", "mp4", str(self._temporary.path)]
             # In memory: there may be no folder for temporary files, or no space in it.
             self._log = os.fdopen(os.memfd_create("ffmpeg"), "w+b")
             # No limit of memory: what the encoder takes follows from the size of our own frames, not from a file.
@@ -178,6 +192,8 @@ class VideoWriter:
             raise self._failed()
         if self._sound is not None and (error := self._sound.close()):
             raise OutputError(f"output {self.path}: encoding failed, the sound is cut short ({error})") from error
+        if self._seal is not None:
+            self._seal(self._temporary.path)
         if self.path.exists() and not self._overwrite:
             raise OutputError(f"output {self.path}: was created by someone else meanwhile; choose another name")
         os.replace(self._temporary.path, self.path)
@@ -283,6 +299,7 @@ class Video:
         fps: frames a second.
         notes: what the user may want to know; grows while the frames are made.
         timings: seconds by stage; the same.
+        labels: what the file will say of itself, a labels.save.Labels; None: nothing.
     """
 
     def __init__(
@@ -295,6 +312,7 @@ class Video:
         fps: float = FPS,
         notes: list[str] | None = None,
         timings: dict[str, float] | None = None,
+        labels: Any = None,
     ) -> None:
         self.size = size
         self.n_frames = n_frames
@@ -303,6 +321,7 @@ class Video:
         self.fps = fps
         self.notes = [] if notes is None else notes
         self.timings = {} if timings is None else timings
+        self.labels = labels
         self._frames = frames
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -312,15 +331,28 @@ class Video:
         return self.n_frames
 
 
-def save_video(video: Video, path: str | os.PathLike[str], overwrite: bool = False, progress: bool = True) -> Path:
-    """Write a `Video` as mp4 while it is being made; Path of the file. Raises OutputError (see VideoWriter)."""
+def write_video(
+    video: Video,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    progress: bool = True,
+    mark: Callable[[np.ndarray, float], np.ndarray] | None = None,
+    keys: dict[str, str] | None = None,
+    seal: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write a `Video` as mp4 while it is being made; Path of the file. Raises OutputError (see VideoWriter).
+
+    mark: (frame, its time in seconds) -> the frame that is written. keys, seal: see VideoWriter.
+    """
     from tqdm import tqdm
 
     audio = video.audio if video.audio_source is None else video.audio_source
     seconds = None if video.audio is None else len(video.audio) / SAMPLE_RATE
-    with VideoWriter(path, video.size, audio, video.fps, overwrite=overwrite, audio_duration=seconds) as writer:
+    with VideoWriter(
+        path, video.size, audio, video.fps, overwrite=overwrite, audio_duration=seconds, keys=keys, seal=seal
+    ) as writer:
         for frame in tqdm(video, total=video.n_frames, unit="frame", desc=writer.path.name, disable=not progress):
-            writer.write(frame)
+            writer.write(frame if mark is None else mark(frame, writer.frames / video.fps))
         if writer.frames != video.n_frames:
             raise OutputError(f"output {path}: {writer.frames} frames were made, expected {video.n_frames}")
     return writer.path

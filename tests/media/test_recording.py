@@ -39,7 +39,7 @@ def muxed(path, samples, folder):
     count = audio.frame_count(len(samples))
     frames = np.zeros((64, 64, 3), np.uint8)
     lazy = video.Video(lambda: iter([frames] * count), (64, 64), count, samples, path)
-    out = video.save_video(lazy, folder / "out.mp4", overwrite=True, progress=False)
+    out = video.write_video(lazy, folder / "out.mp4", overwrite=True, progress=False)
     assert video.probe(out).frames == count
     return audio.load_audio(out)
 
@@ -202,7 +202,7 @@ class TestHost:
         for call in (
             lambda: audio.load_audio(path),
             lambda: video.probe(path),
-            lambda: video.save_video(
+            lambda: video.write_video(
                 video.Video(lambda: iter([np.zeros((64, 64, 3), np.uint8)] * 75), (64, 64), 75, speech),
                 tmp_path / "o.mp4",
                 progress=False,

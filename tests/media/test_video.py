@@ -195,7 +195,7 @@ def test_ctrl_c_ends_everything(tmp_path):
         os.kill(encoder, 0)
 
 
-def test_save_video_is_lazy_and_repeatable(tmp_path, make_speech):
+def test_write_video_is_lazy_and_repeatable(tmp_path, make_speech):
     speech = make_speech(1.0)[0]
     made = []
 
@@ -207,25 +207,25 @@ def test_save_video_is_lazy_and_repeatable(tmp_path, make_speech):
     lazy = video.Video(frames, SIZE, 25, speech)
     assert made == [] and len(lazy) == 25 and lazy.fps == 25
     assert next(iter(lazy))[0, 0, 0] == 0 and made == [0]
-    path = video.save_video(lazy, tmp_path / "a.mp4", progress=False)
+    path = video.write_video(lazy, tmp_path / "a.mp4", progress=False)
     assert path == tmp_path / "a.mp4" and video.probe(path).frames == 25
     first = path.read_bytes()
-    video.save_video(lazy, path, overwrite=True, progress=False)
+    video.write_video(lazy, path, overwrite=True, progress=False)
     assert path.read_bytes() == first
     with pytest.raises(OutputError, match="exists"):
-        video.save_video(lazy, path, progress=False)
+        video.write_video(lazy, path, progress=False)
     with pytest.raises(OutputError, match="25 frames were made, expected 30"):
-        video.save_video(video.Video(frames, SIZE, 30, speech), tmp_path / "b.mp4", progress=False)
+        video.write_video(video.Video(frames, SIZE, 30, speech), tmp_path / "b.mp4", progress=False)
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
-def test_save_video_takes_the_recording_itself(tmp_path, make_speech):
+def test_write_video_takes_the_recording_itself(tmp_path, make_speech):
     speech = make_speech(1.0)[0]
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((2, 2, 44100, 0, "NONE", ""))
         file.writeframes(bytes(44100 * 4))
     lazy = video.Video(lambda: iter([grey(1)] * 25), SIZE, 25, speech, audio_source=tmp_path / "a.wav")
-    path = video.save_video(lazy, tmp_path / "a.mp4", progress=False)
+    path = video.write_video(lazy, tmp_path / "a.mp4", progress=False)
     assert audio.read_header(path).sample_rate == 44100
 
 

@@ -60,7 +60,7 @@ class Validation:
         from sonic_ms.base.generator import BaseGenerator
         from sonic_ms.base.networks import open_folder
         from sonic_ms.evaluate import evaluate
-        from sonic_ms.media.video import save_video
+        from sonic_ms.labels.save import save_video
         from sonic_ms.pipeline import TalkingModel
 
         config = self.config

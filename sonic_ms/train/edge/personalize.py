@@ -214,7 +214,7 @@ def write_sheet(path, *rows):
 def measure_sync(folder, video, out):
     """{figure: value} of `sonic-ms evaluate` on a video of out/portrait.png by the model in `folder`, which speaks what
     the clip says, or the speech that comes with the package when the clip is silent."""
-    from sonic_ms.media.video import save_video
+    from sonic_ms.media.video import write_video
     from sonic_ms.pipeline import load_model
 
     header = read_header(video)
@@ -223,7 +223,7 @@ def measure_sync(folder, video, out):
         samples = load_audio(DEMO_AUDIO, duration=SYNC_SECONDS)
     path = out / "sync.mp4"
     made = load_model(folder).generate(image=out / "portrait.png", audio=samples)
-    save_video(made, path, overwrite=True, progress=False)
+    write_video(made, path, overwrite=True, progress=False)
     figures = evaluate(path, samples, out / "portrait.png")
     path.unlink()
     return {name: figures[name]["value"] for name in SYNC}
