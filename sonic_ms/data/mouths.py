@@ -13,6 +13,7 @@ import numpy as np
 
 from sonic_ms.errors import InputMissingError, OutputError, UsageError, printable
 from sonic_ms.files.reading import open_binary
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.media.audio import FPS, SAMPLE_RATE, frame_count
 
 MEASURES = ("opening", "width", "inner_width", "jaw")
@@ -46,17 +47,16 @@ class MouthClip:
 def save_clip(clip, folder):
     """Write a MouthClip as folder/NAME.npz, whole or not at all; returns the path. Raises OutputError."""
     path = Path(folder) / f"{clip.name}.npz"
-    temporary = path.with_name(f".{path.name}")
     audio = np.round(np.clip(clip.samples, -1, 1) * 32767).astype(np.int16)
     measures = {name: np.asarray(values, np.float32) for name, values in clip.measures.items()}
     try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file, audio=audio, offset=clip.offset, fps=FPS, speaker=clip.speaker, lang=clip.lang, **measures
-            )
-        temporary.replace(path)
+        with Temporary(path.parent) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(
+                    file, audio=audio, offset=clip.offset, fps=FPS, speaker=clip.speaker, lang=clip.lang, **measures
+                )
+            temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
 

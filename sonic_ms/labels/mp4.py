@@ -10,7 +10,8 @@ from sonic_ms.errors import VideoError
 from sonic_ms.media.kinds import require_file
 
 C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # C2PA specification, BMFF-based formats
-MAX_MOOV = 256 << 20  # bytes; an hour of video and sound has about 2 MB
+MAX_MOOV = 32 << 20  # bytes; an hour of video and sound has about 2 MB
+MAX_BOXES = 100_000  # of a file; a fragmented hour has 7,200
 
 
 def boxes(data, name):
@@ -35,7 +36,7 @@ def file_boxes(path):
     require_file(path, name := f"video {path}")
     with open(path, "rb") as file:
         end = file.seek(0, 2)
-        place, found = 0, set()
+        place, count, found = 0, 0, set()
         while place < end:
             file.seek(place)
             header = file.read(16)
@@ -54,6 +55,9 @@ def file_boxes(path):
                 )
             if kind == b"moov" and size > MAX_MOOV:
                 raise VideoError(f"{name}: its index has {size} bytes, expected at most {MAX_MOOV}")
+            count += 1
+            if count > MAX_BOXES:
+                raise VideoError(f"{name}: made of more than {MAX_BOXES} boxes; export it again")
             file.seek(place + head)
             found.add(kind)
             yield kind, file.read(size - head if kind == b"moov" else min(size - head, 16))

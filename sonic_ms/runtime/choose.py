@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Collection
 from typing import Any
 
-from sonic_ms.errors import EngineError
+from sonic_ms.errors import EngineError, UsageError
 from sonic_ms.runtime.engine import Engine
 
 ENGINES = ("auto", "mindspore", "onnxruntime", "lite", "acl")
@@ -15,7 +15,7 @@ ENGINES = ("auto", "mindspore", "onnxruntime", "lite", "acl")
 def check_engine(name: str, runs: Collection[str] = ENGINES) -> None:
     """Refuse an engine that is not known, or that is not among those that a model without a bundle `runs` on."""
     if name not in ENGINES:
-        raise EngineError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
+        raise UsageError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
     if name not in runs:
         raise EngineError(f"engine {name} runs exported graphs; make them with sonic-ms export and give --bundle")
 

@@ -164,3 +164,10 @@ def test_the_command(capsys, plain):
     assert main(["label", __file__]) == 12
     assert "not an mp4" in capsys.readouterr().err
     assert main(["label", str(plain) + ".gone"]) == 3
+
+
+def test_a_file_of_countless_boxes_is_refused(tmp_path):
+    path = tmp_path / "many.mp4"
+    path.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08free" * mp4.MAX_BOXES)
+    with pytest.raises(VideoError, match="made of more than 100000 boxes"):
+        mp4.read_keys(path)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sonic_ms.errors import EngineError
+from sonic_ms.errors import EngineError, UsageError
 from sonic_ms.runtime.choose import check_engine, open_engine
 from sonic_ms.runtime.unit import Tensor, Unit
 
@@ -116,7 +116,7 @@ def test_auto_takes_what_is_installed_and_has_graphs(onnx_bundle, mindir_bundle,
 
 
 def test_names_of_engines():
-    with pytest.raises(EngineError, match="engine 'tensorrt' is not known; expected one of auto, mindspore"):
+    with pytest.raises(UsageError, match="engine 'tensorrt' is not known; expected one of auto, mindspore"):
         check_engine("tensorrt")
     with pytest.raises(EngineError, match="engine lite runs exported graphs"):
         check_engine("lite", ("auto", "mindspore"))
