@@ -25,7 +25,7 @@ from sonic_ms.media.audio import FPS, SAMPLES_PER_FRAME
 from sonic_ms.media.video import read_video, write_video
 from sonic_ms.pipeline import load_model
 
-SHEET_CLIPS, SHEET_FRAMES = 6, 5
+SHEET_CLIPS, SHEET_FRAMES = 6, 8
 SIDE = 384  # of the videos
 
 
@@ -40,7 +40,8 @@ def cut(clip, seconds):
 
 
 def speak(model, portrait, clip, path):
-    """(curve that is shown, opening measured in the mp4, frames), both (n,), NaN where no face was found."""
+    """(curve that is shown, opening measured in the mp4, faces): both (n,), NaN where no face was found, and the frames
+    cut to the face."""
     curve = model.generator.curves(clip.samples, EdgeOptions())[0][:, OPEN]
     video = model.generate(image=portrait, audio=clip.samples, min_resolution=SIDE)
     write_video(video, path, overwrite=True, progress=False)
@@ -49,7 +50,9 @@ def speak(model, portrait, clip, path):
     opening = np.full(len(frames), np.nan)
     there = [i for i, one in enumerate(found) if one is not None]
     opening[there] = measure(np.array([found[i].points for i in there]))["opening"]
-    return curve[: len(frames)], opening, frames
+    points = found[there[0]].points[:, :2]
+    (left, top), (right, low) = np.maximum(points.min(0), 0).astype(int), points.max(0).astype(int)
+    return curve[: len(frames)], opening, [frame[top:low, left:right] for frame in frames]
 
 
 def figures(clip, curve, opening):
@@ -66,14 +69,14 @@ def figures(clip, curve, opening):
 
 
 def draw_sheet(shown, path):
-    """shown: [(clip, curve, opening, frames)]."""
+    """shown: [(clip, curve, opening, faces)]."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2 * len(shown), 1, figsize=(14, 4 * len(shown)), height_ratios=[1, 1] * len(shown))
-    for i, (clip, curve, opening, frames) in enumerate(shown):
+    for i, (clip, curve, opening, faces) in enumerate(shown):
         real, axis = clip.heard("opening")[:, 0], axes[2 * i]
         sound = loudness(clip.samples, len(curve))
         seconds = np.arange(len(curve)) / FPS
@@ -86,8 +89,8 @@ def draw_sheet(shown, path):
         axis.set(
             xlim=(0, seconds[-1]), yticks=[], title=f"clip {i + 1}: r {figures(clip, curve, opening)['mp4_real']:.2f}"
         )
-        chosen = np.linspace(0.1, 0.9, SHEET_FRAMES) * (len(frames) - 1)
-        axes[2 * i + 1].imshow(np.hstack([frames[round(one)] for one in chosen]))
+        chosen = np.linspace(0.05, 0.95, SHEET_FRAMES) * (len(faces) - 1)
+        axes[2 * i + 1].imshow(np.hstack([faces[round(one)] for one in chosen]))
         axes[2 * i + 1].axis("off")
         for one in chosen:
             axis.axvline(one / FPS, color="0.8", zorder=0)
@@ -110,10 +113,10 @@ def main():
         for number, portrait in enumerate(args.portraits):
             rows = []
             for i, clip in enumerate(tqdm(clips, leave=False)):
-                curve, opening, frames = speak(model, portrait, clip, Path(scratch) / "clip.mp4")
+                curve, opening, faces = speak(model, portrait, clip, Path(scratch) / "clip.mp4")
                 rows.append((clip.speaker, figures(clip, curve, opening)))
                 if i < SHEET_CLIPS and i % len(args.portraits) == number:
-                    sheet.append((clip, curve, opening, frames))
+                    sheet.append((clip, curve, opening, faces))
             row = means(rows)
             share = row["mp4_real"] / row["curve_real"]
             told = " | ".join(f"{value:.3f}" for value in (*row.values(), share))
