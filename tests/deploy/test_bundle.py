@@ -96,8 +96,8 @@ def test_a_link_that_leaves_the_bundle_is_not_followed(copied, tmp_path, name):
 
 
 def test_a_link_within_the_bundle_is_followed(copied, tmp_path):
-    (copied / "onnx" / "padded.onnx").rename(copied / "shared.onnx")
-    (copied / "onnx" / "padded.onnx").symlink_to("../shared.onnx")
+    (copied / "onnx" / "padded.onnx").rename(copied / "elsewhere.onnx")
+    (copied / "onnx" / "padded.onnx").symlink_to("../elsewhere.onnx")
     (tmp_path / "link").symlink_to(copied)
     assert Bundle.load(tmp_path / "link").path("padded", "onnx").is_file()
 
