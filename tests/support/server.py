@@ -60,7 +60,7 @@ def in_a_fork(function):
 
 def main():
     faulthandler.dump_traceback_later(float(sys.argv[1]), exit=True)
-    one, other = sonic_ms.load_model(), sonic_ms.load_model()
+    one, other = sonic_ms.load_model(engine="mindspore"), sonic_ms.load_model(engine="mindspore")
     alone = [list(frames(one, seed)) for seed in (0, 1)]
     found = {"alone": alone}
     found["two models"] = [together(lambda: list(frames(one, 0)), lambda: list(frames(other, 1))) for _ in range(TIMES)]
@@ -71,7 +71,7 @@ def main():
     begun = [next(half)]
     found["another while one is half read"] = together(lambda: list(frames(one, 1)))[0]
     found["half read"] = begun + list(half)
-    found["loaded in a thread"] = together(lambda: list(frames(sonic_ms.load_model(), 1)))[0]
+    found["loaded in a thread"] = together(lambda: list(frames(sonic_ms.load_model(engine="mindspore"), 1)))[0]
     video = one.generate(DEMO_IMAGE, DEMO_AUDIO, duration=1.0, min_resolution=256)
     found["generate in a fork"] = in_a_fork(lambda: list(frames(one, 0)))
     found["load in a fork"] = in_a_fork(sonic_ms.load_model)
