@@ -22,13 +22,12 @@ SURE, CLEARLY = 0.6, 0.3  # correlation with loudness, and above that within a f
 
 def read_phonemes(source):
     """Path of a JSON file, or its content: checked list of {"ipa", "start", "end"}, in the order of time."""
-    where = "phonemes"
+    where, expected = "phonemes", 'expected a list of {"ipa": text, "start": seconds, "end": seconds}'
     if not isinstance(source, list):
         where = f"phonemes {source}"
         if not Path(source).is_file():
             raise InputMissingError(f"{where}: no such file; check the path")
-        source = read_json(source, "JSON of a list of phonemes with times", error=UsageError)
-    expected = 'expected a list of {"ipa": text, "start": seconds, "end": seconds}'
+        source = read_json(source, f"JSON; {expected}", error=UsageError)
     if not isinstance(source, list):
         raise UsageError(f"{where}: holds a {type(source).__name__}; {expected}")
     for i, phone in enumerate(source):
