@@ -137,7 +137,7 @@ def test_three_hours_are_refused_before_work_starts(capsys, tmp_path):
         (("--dynamic-scale", "9"), 2, "0 to 3"),
         (("--model", "sonic-huge"), 2, "sonic-huge"),
         (("--inference-steps", "5"), 2, "inference_steps"),
-        (("--engine", "cuda"), 10, "cuda"),
+        (("--engine", "cuda"), 2, "cuda"),
         (("--face", "3"), 5, "3"),
         (("--face-box", "5000,5000,10,10"), 5, "outside"),
         (("--config", "nowhere.yaml"), 3, "nowhere.yaml"),
