@@ -2,7 +2,7 @@
 
 They are what `sonic-ms export --format onnx` writes, but for the weights: every initializer that is a parameter of the
 model is left out and taken from model.safetensors when the graph is opened (sonic_ms/edge/shipped.py). To be run again
-after a change of a Cell of sonic-edge; tests/edge/test_shipped.py finds that it was forgotten.
+after a change of a Cell of sonic-edge; tests/deploy/test_edge_bundle.py finds that it was forgotten.
 """
 
 import sys

@@ -16,6 +16,8 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests press Ctrl-C in their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; tests hang up on their children
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _lite():

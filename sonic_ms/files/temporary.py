@@ -37,17 +37,25 @@ class Temporary:
         self._handle = None
         while self._handle is None:
             self.path = Path(folder, f"{PREFIX}{_machine()}-{secrets.token_hex(6)}{suffix}")
-            if is_folder:
-                self.path.mkdir()
-                handle = os.open(self.path, os.O_RDONLY)
-            else:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if self.path.exists():
-                self._handle = handle
-            else:  # taken for stale before the lock was there
-                os.close(handle)
+            try:
+                self._make(is_folder)
+            except BaseException:  # a signal too may come between making and keeping it
+                _remove(self.path)
+                raise
+
+    def _make(self, is_folder):
+        """Make and lock it; without a handle when it was taken for stale before the lock was there."""
+        if is_folder:
+            self.path.mkdir()
+            handle = os.open(self.path, os.O_RDONLY)
+        else:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if self.path.exists():
+            self._handle = handle
+        else:
+            os.close(handle)
 
     def remove(self):
         """Remove it, unless it was renamed."""

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from sonic_ms.cli import main
 from sonic_ms.deploy.verify import verify
 from sonic_ms.edge.graphs import sample_inputs
+from sonic_ms.edge.shipped import GRAPHS, open_shipped
+from sonic_ms.edge.units import edge_units
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.video import read_video
+from sonic_ms.runtime.ort import OnnxEngine
 from tests.support.deploy_toys import MIN_PSNR, WITHOUT_MINDSPORE, frames_of, psnr
 
 pytestmark = [pytest.mark.slow]
@@ -57,3 +61,14 @@ def test_a_square_the_bundle_has_no_graph_for(edge_bundle, tmp_path, capsys):
 def test_model_and_bundle_exclude_each_other(edge_bundle, tmp_path):
     options = [*OPTIONS, "--bundle", str(edge_bundle.folder), "--model", "sonic-edge"]
     assert main(["generate", *options, "--output", str(tmp_path / "v.mp4")]) != 0
+
+
+def test_the_graphs_are_those_of_an_export(edge_bundle):
+    """A Cell that changed without `python -m bench.make_graphs` shows something else."""
+    exported = OnnxEngine(edge_bundle)
+    ours = open_shipped()
+    assert {path.stem for path in GRAPHS.glob("*.onnx")} == set(edge_units())
+    for name, unit in edge_bundle.units.items():
+        inputs = sample_inputs(unit)
+        (found,), (expected,) = ours.run(name, inputs).values(), exported.run(name, inputs).values()
+        np.testing.assert_array_equal(found, expected)

@@ -2,6 +2,7 @@
 
     python -m tests.support.recorded_clips     records them anew, after a change that is meant to show
 
+What MindSpore has run before in a process can change the last bit too, so they are made in a process of their own.
 Sums over floats differ in the last bit between processors: sha256 is compared on the very model of processor that is
 on record, elsewhere the first and the last frame may differ by one level.
 """
@@ -65,18 +66,18 @@ def tiny_base(folder):
     return folder / "model"
 
 
-def record():
+def record(folder=FOLDER):
     with tempfile.TemporaryDirectory() as scratch:
         models = {"sonic-edge": load_model(engine="mindspore"), "sonic-base": load_model(tiny_base(Path(scratch)))}
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        path = FOLDER / "sha256.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "sha256.json"
         sums = json.loads(path.read_text()) if path.exists() else {}
         sums[processor()] = {}
         for name, (model, _) in CLIPS.items():
             sums[processor()][name], frames = make(models[model], name)
-            np.savez_compressed(FOLDER / f"{name}.npz", frames=frames)
+            np.savez_compressed(folder / f"{name}.npz", frames=frames)
         path.write_text(json.dumps(sums, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(record())
+    sys.exit(record(*map(Path, sys.argv[1:])))
