@@ -29,7 +29,7 @@ def test_frames_are_those_on_record(made, name):
         assert np.abs(new["frames"].astype(int) - kept["frames"]).max() <= 1
     known, found = (json.loads((folder / "sha256.json").read_text()).get(processor()) for folder in (FOLDER, made))
     if known is not None:
-        assert found[name] == known[name]
+        assert found[name][0] in known[name]
 
 
 def test_onnxruntime_shows_the_same():

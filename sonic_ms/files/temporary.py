@@ -11,6 +11,8 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -69,6 +71,25 @@ class Temporary:
 
     def __exit__(self, *_):
         self.remove()
+
+
+@contextlib.contextmanager
+def signals_held():
+    """SIGINT, SIGTERM and SIGHUP come after the block, not within it: what it makes is known to whoever cleans up."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    came = []
+    names = [name for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(name) is not None]
+    names = [name for name in names if signal.getsignal(name) != signal.SIG_IGN]
+    before = {name: signal.signal(name, lambda number, _: came.append(number)) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        for number in came:
+            os.kill(os.getpid(), number)
 
 
 def remove_stale(folder):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError, short
-from sonic_ms.files.temporary import Temporary
+from sonic_ms.files.temporary import Temporary, signals_held
 from sonic_ms.media import recording
 from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
 from sonic_ms.media.ffmpeg import THREADS, Decoder, blame_host, end, ffmpeg_remarks, read_header, start
@@ -117,7 +117,8 @@ class VideoWriter:
         command += ["-i", "pipe:0"]
         passed = ()
         try:
-            self._temporary = Temporary(self.path.absolute().parent, ".partial.mp4")
+            with signals_held():
+                self._temporary = Temporary(self.path.absolute().parent, ".partial.mp4")
             if audio is not None:
                 self._sound = self._open_sound(audio, audio_duration)
                 passed = (self._sound.read_end,)
@@ -130,9 +131,10 @@ class VideoWriter:
             # In memory: there may be no folder for temporary files, or no space in it.
             self._log = os.fdopen(os.memfd_create("ffmpeg"), "w+b")
             # No limit of memory: what the encoder takes follows from the size of our own frames, not from a file.
-            self._process = start(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log, pass_fds=passed
-            )
+            with signals_held():  # an encoder that nobody knows of would write the file after it was removed
+                self._process = start(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log, pass_fds=passed
+                )
         except BaseException:
             self._abort()
             raise

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from sonic_ms.files import temporary
-from sonic_ms.files.temporary import PREFIX, Temporary, remove_stale
+from sonic_ms.files.temporary import PREFIX, Temporary, remove_stale, signals_held
 
 HOLD = """
 import sys, time
@@ -107,3 +107,17 @@ def test_files_of_others_stay(tmp_path):
     (tmp_path / "sonic-ms-.mp4").touch()
     remove_stale(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_block(name):
+    """Python's own handler of SIGTERM would end the test: one that raises stands in for it."""
+    before = signal.signal(name, signal.default_int_handler)
+    reached = []
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_held():
+            os.kill(os.getpid(), name)
+            reached.append("end")
+        assert signal.getsignal(name) == signal.default_int_handler and reached == ["end"]
+    finally:
+        signal.signal(name, before)
