@@ -247,6 +247,13 @@ def test_a_photo_upside_down(analyzer, name, request):
     assert apart(choose.place_mesh(turned, face, analyzer)[0].points, upright) < 0.01
 
 
+def test_one_of_two_is_upside_down(analyzer, hopper):
+    """As on a playing card: the upright one is found, so the picture is not looked at upside down."""
+    found = analyzer.detect(np.concatenate([hopper, hopper[::-1, ::-1]], axis=1))
+    across = sorted(float(face.keypoints[1, 0] - face.keypoints[0, 0]) for face in found)
+    assert len(found) == 2 and across[0] < -50 and across[1] > 50
+
+
 @pytest.mark.parametrize("turns", [1, 3])
 def test_a_face_on_its_side_stays(analyzer, hopper, turns):
     photo = np.ascontiguousarray(np.rot90(hopper, turns))
