@@ -97,8 +97,9 @@ def audit_graph(path, feed, unit="", inputs="recorded"):
 
 
 class _Graph:
-    """An ONNX graph in pieces. nodes: operators but for constants; floats: names of float32 tensors; pieces: lists of
-    nodes; last: {tensor: index of the last piece that reads it}. Weights beside the file are read when needed."""
+    """An ONNX graph in pieces. nodes: operators but for constants; floats: names of float32 tensors; compared: those
+    and the outputs; pieces: lists of nodes; last: {tensor: index of the last piece that reads it}. Weights beside the
+    file are read when needed."""
 
     def __init__(self, path):
         import onnx
@@ -117,6 +118,7 @@ class _Graph:
         kind = onnx.TensorProto.FLOAT
         self.floats = {name for name, one in self.types.items() if one.elem_type == kind}
         self.floats |= {name for name, one in self.weights.items() if one.data_type == kind}
+        self.compared = self.floats | set(self.outputs)
         self.pieces = self._cut()
         self.last = {name: i for i, piece in enumerate(self.pieces) for node in piece for name in node.input}
 
@@ -137,7 +139,7 @@ class _Graph:
         return [side.dim_value for side in self.types[name].shape.dim]
 
     def run(self, index, live, keep=None):
-        """What piece `index` writes, of float32 tensors and what later pieces read: {name: array}. live: what it
+        """What piece `index` writes, of what is compared and what later pieces read: {name: array}. live: what it
         reads. keep: names of operators that do not round to float16; None: none of them does."""
         piece = self.pieces[index]
         made = [name for node in piece for name in node.output if name]
@@ -156,13 +158,13 @@ class _Graph:
             elif name in live:
                 kind = self.onnx.helper.np_dtype_to_tensor_dtype(live[name].dtype)
                 graph.input.append(self.onnx.helper.make_tensor_value_info(name, kind, live[name].shape))
-        wanted = [name for name in made if name in self.floats or self.last.get(name, -1) > index]
+        wanted = [name for name in made if name in self.compared or self.last.get(name, -1) > index]
         graph.output.extend(self.onnx.ValueInfoProto(name=name) for name in wanted)
         return _run(model, {one.name: live[one.name] for one in graph.input})
 
 
 def _compare(graph, feed, keep):
-    """Run in float32 and with all but `keep` in float16: {float32 tensor: relative L2}, {the same: largest value}."""
+    """Run in float32 and with all but `keep` in float16: {tensor: relative L2}, {tensor: largest value}."""
     exact, half = dict(feed), dict(feed)
     errors, largest = {}, {}
     for index in range(len(graph.pieces)):
@@ -174,7 +176,7 @@ def _compare(graph, feed, keep):
                 half = None
         for node in graph.pieces[index]:
             for name in node.output:
-                if name in graph.floats:
+                if name in graph.compared:
                     largest[name] = float(np.abs(exact[name]).max(initial=0.0))
                     errors[name] = relative_error(half[name], exact[name]) if half is not None else float("inf")
         exact = {name: array for name, array in exact.items() if graph.last.get(name, -1) > index}

@@ -1,6 +1,7 @@
 """sonic-edge: recording -> articulation curves, portrait + curves -> moving squares."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.rig import frame_parameters
 from sonic_ms.edge.shipped import fits, open_shipped
-from sonic_ms.edge.texture import make_texture, placement
+from sonic_ms.edge.texture import make_texture, place_patch, unpack
 from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, audio_config, edge_units
 from sonic_ms.errors import EngineError, InputMissingError, WeightsError
 from sonic_ms.face.choose import place_mesh
@@ -81,24 +82,37 @@ class Squares:
         self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
 
     def __iter__(self):
+        patch = place_patch(self.scene.rig.roi, self.scene.crop.shape[0])
+        texture = make_texture(self.scene.crop)
+        firsts = range(0, len(self.curves), EDGE_BATCH)
+        # One graph call ahead: whoever takes the frames has work of his own meanwhile.
+        with ThreadPoolExecutor(1, "render") as ahead:
+            coming = None
+            for first in firsts:
+                drawn = coming.result() if coming else self._draw(texture, patch, first)
+                if first != firsts[-1]:
+                    coming = ahead.submit(self._draw, texture, patch, first + EDGE_BATCH)
+                for square, mouth in zip(drawn["square"][: len(self.curves) - first], drawn["patch"]):
+                    yield self._put_together(square, mouth, patch)
+
+    def _draw(self, texture, patch, first):
+        """Outputs of the graph for the frames from `first` on."""
+        batch = slice(first, first + EDGE_BATCH)
+        parameters = frame_parameters(self.scene.rig, self.curves[batch], self.pose[batch])
+        padded = np.pad(parameters, ((0, EDGE_BATCH - len(parameters)), (0, 0)), mode="edge")
+        inputs = {"texture": texture, **patch.matrices, "parameters": padded}
+        return self.engine.run(f"edge_render_{self.scene.crop.shape[0]}", inputs)
+
+    def _put_together(self, square, mouth, patch):
+        """One frame, uint8 (side, side, 3), from what the graph gives for it."""
         import cv2
 
-        side, rig = self.scene.crop.shape[0], self.scene.rig
-        rows, columns = placement(rig.roi, side)
-        painted = np.ix_(rows.any(1), columns.any(0))  # the painter's rectangle: the only place for new colours
-        constants = {"texture": make_texture(self.scene.crop), "rows": rows, "columns": columns}
-        for first in range(0, len(self.curves), EDGE_BATCH):
-            batch = slice(first, first + EDGE_BATCH)
-            parameters = frame_parameters(rig, self.curves[batch], self.pose[batch])
-            count = len(parameters)
-            padded = np.pad(parameters, ((0, EDGE_BATCH - count), (0, 0)), mode="edge")
-            outputs = self.engine.run(f"edge_render_{side}", {**constants, "parameters": padded})
-            planes = (outputs["frames"] + 0.5).astype(np.uint8)  # (3, EDGE_BATCH, side, side)
-            for i in range(count):
-                frame = cv2.merge(planes[:, i])
-                if self.scene.tone is not None:
-                    frame[painted] = self.scene.tone.apply(frame[painted])
-                yield frame
+        frame = cv2.cvtColor(unpack(square), cv2.COLOR_BGRA2RGB)
+        mouth = cv2.merge((mouth + 0.5).astype(np.uint8))
+        if self.scene.tone is not None:
+            mouth = self.scene.tone.apply(mouth)  # the only place for new colours
+        frame[patch.rows, patch.columns] = mouth
+        return frame
 
 
 def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):

@@ -6,7 +6,7 @@ import numpy as np
 
 from sonic_ms.edge.curves import CURVES
 from sonic_ms.edge.rig import build_rig, frame_parameters, with_light
-from sonic_ms.edge.texture import make_texture, placement
+from sonic_ms.edge.texture import OVERSAMPLING, make_texture, place_patch
 from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, NAME, NETWORKS, audio_config, edge_units
 from sonic_ms.errors import UsageError
 from sonic_ms.face.mesh import average_face
@@ -52,7 +52,7 @@ def _render_inputs(unit, rng):
     import cv2
 
     shapes = {tensor.name: tensor.shape for tensor in unit.inputs}
-    side, batch = shapes["rows"][0], shapes["parameters"][0]
+    side, batch = round(shapes["texture"][0] ** 0.5) // OVERSAMPLING, shapes["parameters"][0]
     noise = rng.uniform(40, 215, (side, side, 3)).astype(np.float32)
     crop = np.clip(cv2.GaussianBlur(noise, (0, 0), side / 40) * 3 - 255, 0, 255)  # blurring flattens it: stretch
     points = average_face((0.28, 0.25, 0.44, 0.5))[:, :2]
@@ -60,10 +60,8 @@ def _render_inputs(unit, rng):
     curves = rng.uniform(0, 0.8, (batch, len(CURVES)))
     pose = rng.uniform(-0.01, 0.01, (batch, 6))
     pose[:, 4:] = rng.uniform(0, 1, (batch, 2))
-    rows, columns = placement(rig.roi, side)
     return {
         "texture": make_texture(crop),
-        "rows": rows,
-        "columns": columns,
+        **place_patch(rig.roi, side).matrices,
         "parameters": frame_parameters(rig, curves, pose),
     }

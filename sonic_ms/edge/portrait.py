@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonic_ms.edge.rig import Rig, build_rig, with_light
+from sonic_ms.edge.rig import ROI_SPAN, Rig, build_rig, with_light
+from sonic_ms.edge.texture import PATCH_WIDTH
 from sonic_ms.edge.tone import Tone, find_tone
 from sonic_ms.edge.units import EDGE_SIDES
 from sonic_ms.errors import FaceError
@@ -32,10 +33,13 @@ def moving_square(points, expand_ratio, sides=EDGE_SIDES):
     """(x, y, length) in frame pixels of the square that holds the head.
 
     The length is rounded up to one of `sides` (5 % less will do); larger heads keep theirs and are rendered at the
-    largest side."""
+    largest side. A mouth that is wide for its face makes the square larger: it has to fit the renderer's patch."""
     height = mesh.face_height(points)
     length = height * (HEAD_SPAN + 2 * expand_ratio)
-    length = next((side for side in sides if side >= 0.95 * length), round(length))
+    corners = points[[mesh.RIGHT_MOUTH_CORNER, mesh.LEFT_MOUTH_CORNER], :2]
+    painted = ROI_SPAN[0] / 2 * np.linalg.norm(corners[1] - corners[0])
+    least = painted / (0.98 * PATCH_WIDTH)  # a patch begins at a whole pixel
+    length = next((side for side in sides if side >= max(0.95 * length, least)), round(max(length, least)))
     middle = (points[mesh.FOREHEAD, :2] + points[mesh.CHIN, :2]) / 2
     x, y = np.round(middle - length / 2).astype(int)
     return int(x), int(y), int(length)

@@ -13,11 +13,10 @@ from mindspore import dtype as mstype
 
 from sonic_ms.edge.motion import Columns, FaceField, clip01
 from sonic_ms.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
-from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.edge.texture import COARSE, OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, enlarge_matrix
 from sonic_ms.files.weights import set_precision
 from sonic_ms.nn.portable import stack
 
-COARSE = 96  # grid of the flow over the whole crop, enlarged to its size: smooth but for the lids, which need this much
 INSET = 0.05  # half mouth widths from the photo's lips to what surely is the inside of its mouth
 FEATURES = 3 + 3 + 6 + 4 + LAYOUT["paint"]
 # Gaps between teeth, |u| from the middle: widths of the teeth as seen from the front (8.5, 6.5, 7.6 mm ... narrowed by
@@ -34,22 +33,20 @@ class PainterConfig:
     widths: tuple[int, int, int] = (24, 48, 64)
 
 
-def grid(height, width):
-    """Pixel centres in [0, 1]: x and y, each float32 (1, height, width)."""
-    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    return x[None].astype(np.float32), y[None].astype(np.float32)
+def nodes(count, pixels):
+    """Where a field over `pixels` pixels is computed, in [0, 1]: from the first pixel's centre to the last one's."""
+    return ((np.linspace(0, pixels - 1, count) + 0.5) / pixels).astype(np.float32)
 
 
-def enlarge_matrix(small, large):
-    """(large, small) bilinear interpolation between pixel centres; the ends are extrapolated, not clamped, so that a
-    linear ramp stays one: an identity flow stays exact."""
-    position = (np.arange(large) + 0.5) * small / large - 0.5
-    left = np.clip(np.floor(position).astype(int), 0, small - 2)
-    weight = position - left
-    matrix = np.zeros((large, small), np.float32)
-    matrix[np.arange(large), left] = 1 - weight
-    matrix[np.arange(large), left + 1] = weight
-    return matrix
+def grid(height, width, rows, columns):
+    """Nodes of a field of rows x columns pixels: x and y, each a Tensor (1, height, width)."""
+    x, y = np.meshgrid(nodes(width, columns), nodes(height, rows))
+    return Tensor(x[None].copy()), Tensor(y[None].copy())
+
+
+def enlarge(field, rows, columns):
+    """A field at its nodes, (b, h, w), at the pixels that the matrices are for (texture.enlarge_matrix)."""
+    return ops.matmul(rows, ops.matmul(field, columns))
 
 
 def planes_of(x):
@@ -59,7 +56,8 @@ def planes_of(x):
 
 
 class Sample(nn.Cell):
-    """Nearest texel of a texture (3, side^2). x, y: (b, h, w) from `texels` -> red, green, blue (b, h, w)."""
+    """Nearest texel of a texture (side^2,) of packed colours (texture.py). x, y: (b, h, w) from `texels`, enlarged ->
+    (b, h, w)."""
 
     def __init__(self, side):
         super().__init__()
@@ -69,16 +67,21 @@ class Sample(nn.Cell):
         self.offset = 0.5 - OVERSAMPLING / 2
 
     def texels(self, x):
-        """Crop units -> texel numbers to be rounded down. Linear, so it is cheaper before a field is enlarged."""
-        return x * self.scale + self.offset
+        """Crop units -> texel numbers to be rounded down. At the nodes, where it is cheaper: between them no number is
+        larger or smaller."""
+        return ops.clip_by_value(x * self.scale + self.offset, 0.0, self.last)
 
     def construct(self, texture, x, y):
-        batch, height, width = x.shape
-        column = ops.clip_by_value(ops.floor(x), 0.0, self.last)
-        row = ops.clip_by_value(ops.floor(y), 0.0, self.last)
-        index = ops.cast(row * self.scale + column, mstype.int32)
-        texels = ops.split(ops.gather(texture, ops.reshape(index, (-1,)), 1), 1, 0)
-        return tuple([ops.reshape(plane, (batch, height, width)) for plane in texels])
+        index = ops.cast(ops.floor(y) * self.scale + ops.floor(x), mstype.int32)
+        return ops.reshape(ops.gather(texture, ops.reshape(index, (-1,)), 0), x.shape)
+
+
+def unpack(colours):
+    """Packed colours, float32 -> red, green, blue of the same shape. Exact: whole numbers below 2^24."""
+    red = ops.floor(colours * (1.0 / 65536.0))
+    rest = colours - red * 65536.0
+    green = ops.floor(rest * (1.0 / 256.0))
+    return red, green, rest - green * 256.0
 
 
 def _conv(in_channels, out_channels, stride=1):
@@ -109,13 +112,15 @@ def fold_norms(cell):
 
 
 class Enlarge(nn.Cell):
-    """Nearest-neighbour x2 of (b, c, h, w) by reshape and tile."""
+    """Nearest-neighbour x2 of (b, c, height, width), as products with 0/1 matrices: tiles take eight times as long."""
+
+    def __init__(self, height, width):
+        super().__init__()
+        self.rows = Tensor(np.repeat(np.eye(height, dtype=np.float32), 2, 0))
+        self.columns = Tensor(np.repeat(np.eye(width, dtype=np.float32), 2, 1))
 
     def construct(self, x):
-        b, c, h, w = x.shape
-        x = ops.tile(ops.reshape(x, (b, c * h, 1, w)), (1, 1, 2, 1))  # rows
-        x = ops.tile(ops.reshape(x, (b, c * h * 2, w, 1)), (1, 1, 1, 2))  # columns
-        return ops.reshape(x, (b, c, 2 * h, 2 * w))
+        return ops.matmul(ops.cast(self.rows, x.dtype), ops.matmul(x, ops.cast(self.columns, x.dtype)))
 
 
 class Interleave(nn.Cell):
@@ -143,7 +148,8 @@ class Painter(nn.Cell):
         self.down1 = nn.SequentialCell(ConvBlock(FEATURES, c1, 2), ConvBlock(c1, c1))
         self.down2 = nn.SequentialCell(ConvBlock(c1, c2, 2), ConvBlock(c2, c2))
         self.down3 = nn.SequentialCell(ConvBlock(c2, c3, 2), ConvBlock(c3, c3), ConvBlock(c3, c3))
-        self.enlarge = Enlarge()
+        self.enlarge3 = Enlarge(ROI_HEIGHT // 8, ROI_WIDTH // 8)
+        self.enlarge2 = Enlarge(ROI_HEIGHT // 4, ROI_WIDTH // 4)
         self.up2 = ConvBlock(c3 + c2, c2)
         self.up1 = nn.SequentialCell(ConvBlock(c2 + c1, c1), ConvBlock(c1, c1))
         self.leave = _conv(c1, 4 * 4)
@@ -161,8 +167,8 @@ class Painter(nn.Cell):
         x1 = self.down1(features)
         x2 = self.down2(x1)
         x3 = self.down3(x2)
-        x = self.up2(ops.concat((self.enlarge(x3), x2), 1))
-        x = self.up1(ops.concat((self.enlarge(x), x1), 1))
+        x = self.up2(ops.concat((self.enlarge3(x3), x2), 1))
+        x = self.up1(ops.concat((self.enlarge2(x), x1), 1))
         x = self.leave(x)
         if self.half:
             x = ops.cast(x, mstype.float32)
@@ -191,7 +197,7 @@ class MouthFeatures(nn.Cell):
         self.column = Columns()
         self.field = FaceField()
         self.sample = Sample(texture_side)
-        self.x, self.y = (Tensor(a) for a in grid(ROI_HEIGHT // 2, ROI_WIDTH // 2))
+        self.x, self.y = grid(ROI_HEIGHT // 2, ROI_WIDTH // 2, ROI_HEIGHT, ROI_WIDTH)
         self.rows = Tensor(enlarge_matrix(ROI_HEIGHT // 2, ROI_HEIGHT))
         self.columns = Tensor(enlarge_matrix(ROI_WIDTH // 2, ROI_WIDTH).T.copy())
         self.plane = Tensor(np.ones((1, 1, ROI_HEIGHT, ROI_WIDTH), np.float32))
@@ -209,45 +215,46 @@ class MouthFeatures(nn.Cell):
             nearness(side, LOWER_GAPS),
         )
 
+    def texel_fields(self, x, y, parameters):
+        """FaceField.mouth_fields with the three places as texel numbers."""
+        fields = self.field.mouth_fields(x, y, parameters)
+        texels = tuple([self.sample.texels(field) for field in (*fields[0:4], *fields[8:10])])
+        return (*texels[:4], *fields[4:8], *texels[4:], *fields[10:])
+
     def construct(self, texture, parameters):
         first = OFFSETS["roi"]
         x = self.column(parameters, first) + self.x * self.column(parameters, first + 2)
         y = self.column(parameters, first + 1) + self.y * self.column(parameters, first + 3)
-        fields = stack(self.field.mouth_fields(x, y, parameters), 1)
-        fields = ops.matmul(self.rows, ops.matmul(fields, self.columns))  # (b, 12, 96, 128)
-        upper_x, upper_y, lower_x, lower_y, below, above, u, v, own_x, own_y, own_below, own_above = planes_of(fields)
+        upper_x, upper_y, lower_x, lower_y, below, above, u, v, own_x, own_y, own_below, own_above = tuple(
+            [enlarge(field, self.rows, self.columns) for field in self.texel_fields(x, y, parameters)]
+        )
         half = self.column(parameters, OFFSETS["mouth"] + 4)
         below, above = below / half, above / half  # in half mouth widths
         is_lower = clip01((below - above) * 200.0 + 0.5)
-        warped = self.sample(
-            texture,
-            self.sample.texels(upper_x + is_lower * (lower_x - upper_x)),
-            self.sample.texels(upper_y + is_lower * (lower_y - upper_y)),
-        )
+        x, y = upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y)
+        warped = unpack(self.sample(texture, x, y))
         mask = clip01(below * 42.0 + 0.5) * clip01(above * 42.0 + 0.5)  # one pixel soft
         # the inside of the mouth as the photo shows it: teeth move with the head only
         own_mask = clip01((own_below - INSET) * 42.0) * clip01((own_above - INSET) * 42.0)
-        own = self.sample(texture, self.sample.texels(own_x), self.sample.texels(own_y))
+        own = unpack(self.sample(texture, own_x, own_y))
         light = tuple([self.column(parameters, OFFSETS["paint"] + 5 + i) for i in range(3)])
         own = tuple([plane * own_mask * (1.0 / (255.0 * one)) for plane, one in zip(own, light)])
         warped = tuple([plane * ((1.0 - mask) / 255.0) for plane in warped])
-        planes = stack(
-            (
-                *warped,
-                *own,
-                own_mask,
-                mask,
-                ops.clip_by_value(below * 2.0, -1.0, 1.0),
-                ops.clip_by_value(above * 2.0, -1.0, 1.0),
-                ops.clip_by_value(u, -1.5, 1.5),
-                v,
-                *self.teeth(u, v, parameters),
-            ),
-            1,
+        planes = (
+            *warped,
+            *own,
+            own_mask,
+            mask,
+            ops.clip_by_value(below * 2.0, -1.0, 1.0),
+            ops.clip_by_value(above * 2.0, -1.0, 1.0),
+            ops.clip_by_value(u, -1.5, 1.5),
+            v,
+            *self.teeth(u, v, parameters),
         )
         told = parameters[:, OFFSETS["paint"] : OFFSETS["paint"] + LAYOUT["paint"]]
         told = ops.reshape(told, (-1, LAYOUT["paint"], 1, 1)) * self.plane
-        return ops.concat((planes, told), 1)
+        planes = tuple([ops.reshape(plane, (-1, 1, ROI_HEIGHT, ROI_WIDTH)) for plane in planes])
+        return ops.concat((*planes, told), 1)
 
 
 def interior(features, painted):
@@ -266,9 +273,11 @@ def composite(features, painted):
 
 
 class EdgeRenderer(nn.Cell):
-    """texture (3, (4R)^2), rows (R, 96), columns (128, R), parameters (b, n) -> frames (3, b, R, R) in 0..255.
+    """One photo's frames, in two parts: the square without the inside of the mouth, and the patch that lies over it.
 
-    rows and columns place the painter's rectangle in the crop (texture.placement).
+    texture ((4R)^2,), four matrices as texture.Patch has them, parameters (b, n) -> square (b, R, R), int32 of packed
+    colours (texture.py), and patch (b, 3, P, Q) in 0..255. Only in the patch do the lips part and the painter paint, so
+    the rest needs two planes of a flow, one look-up a pixel and no arithmetic on colours.
     """
 
     def __init__(self, painter, side):
@@ -277,27 +286,38 @@ class EdgeRenderer(nn.Cell):
         self.features = MouthFeatures(side * OVERSAMPLING)
         self.field = FaceField()
         self.sample = Sample(side * OVERSAMPLING)
-        self.x, self.y = (Tensor(a) for a in grid(COARSE, COARSE))
-        self.enlarge = Tensor(enlarge_matrix(COARSE, side))
-        self.shrink = Tensor(enlarge_matrix(COARSE, side).T.copy())
+        self.x, self.y = grid(COARSE, COARSE, side, side)
+        self.rows = Tensor(enlarge_matrix(COARSE, side))
+        self.columns = Tensor(enlarge_matrix(COARSE, side).T.copy())
         self.sharp = float(side)
 
-    def construct(self, texture, rows, columns, parameters):
-        features = self.features(texture, parameters)
-        inside, _, _, shade = interior(features, self.painter(features))
-        layer = ops.concat((inside * 255.0, shade), 1)
-        layer = ops.matmul(rows, ops.matmul(layer, columns))  # (b, 4, R, R)
-        red, green, blue, shade = planes_of(layer)
-
+    def construct(self, texture, rows, columns, field_rows, field_columns, parameters):
         # whatever is linear happens on the coarse grid: there it costs next to nothing
         upper_x, upper_y, lower_x, lower_y, below, above = self.field(self.x, self.y, parameters)
         places = tuple([self.sample.texels(place) for place in (upper_x, upper_y, lower_x, lower_y)])
-        fields = stack((*places, below * self.sharp + 0.5, above * self.sharp + 0.5), 1)  # (b, 6, COARSE, COARSE)
-        fields = ops.matmul(self.enlarge, ops.matmul(fields, self.shrink))  # (b, 6, R, R)
-        upper_x, upper_y, lower_x, lower_y, below, above = planes_of(fields)
+        distances = (below * self.sharp + 0.5, above * self.sharp + 0.5)
+        square = self.square(texture, *places, *distances)
+
+        features = self.features(texture, parameters)
+        inside, _, _, shade = interior(features, self.painter(features))
+        layer = enlarge(ops.concat((inside * 255.0, shade), 1), rows, columns)  # (b, 4, P, Q)
+        fields = tuple([enlarge(field, field_rows, field_columns) for field in (*places, *distances)])
+        return square, self.patch(texture, planes_of(layer), *fields)
+
+    def square(self, texture, upper_x, upper_y, lower_x, lower_y, below, above):
+        """The photo through the flow, (b, R, R). Away from the mouth's opening both layers are one, so that the choice
+        between them can be made on the coarse grid."""
         is_lower = clip01((below - above) * 4.0 + 0.5)
-        frame = self.sample(texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y))
+        x = enlarge(upper_x + is_lower * (lower_x - upper_x), self.rows, self.columns)
+        y = enlarge(upper_y + is_lower * (lower_y - upper_y), self.rows, self.columns)
+        return ops.cast(self.sample(texture, x, y), mstype.int32)
+
+    def patch(self, texture, layer, upper_x, upper_y, lower_x, lower_y, below, above):
+        """The photo through the flow of both layers, shaded at the lips, painted where they part, (b, 3, P, Q)."""
+        red, green, blue, shade = layer
+        is_lower = clip01((below - above) * 4.0 + 0.5)
+        photo = self.sample(texture, upper_x + is_lower * (lower_x - upper_x), upper_y + is_lower * (lower_y - upper_y))
         mask = clip01(below) * clip01(above)
         outside = (1.0 + shade) * (1.0 - mask)
-        planes = tuple([picture * outside + paint * mask for picture, paint in zip(frame, (red, green, blue))])
-        return stack(planes, 0)
+        colours = zip(unpack(photo), (red, green, blue))
+        return stack(tuple([picture * outside + paint * mask for picture, paint in colours]), 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
 from sonic_ms.edge.heard import HEARD, AudioEncoderConfig
 from sonic_ms.edge.rig import N_PARAMETERS
-from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH
+from sonic_ms.edge.texture import COARSE, OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, patch_size
 from sonic_ms.files.weights import load_config, load_weights
 from sonic_ms.runtime.unit import Tensor, Unit
 
@@ -57,12 +57,18 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
     mel = Tensor("mel", (1, N_MELS, MEL_PER_FRAME * WINDOW))
     units = [Unit("edge_audio", (mel,), (Tensor("heard", (1, len(HEARD), WINDOW)),), encoder)]
     for side in sides:
+        height, width = patch_size(side)
         inputs = (
-            Tensor("texture", (3, (OVERSAMPLING * side) ** 2)),
-            Tensor("rows", (side, ROI_HEIGHT)),
-            Tensor("columns", (ROI_WIDTH, side)),
+            Tensor("texture", ((OVERSAMPLING * side) ** 2,)),
+            Tensor("rows", (height, ROI_HEIGHT)),
+            Tensor("columns", (ROI_WIDTH, width)),
+            Tensor("field_rows", (height, COARSE)),
+            Tensor("field_columns", (COARSE, width)),
             Tensor("parameters", (EDGE_BATCH, N_PARAMETERS)),
         )
-        outputs = (Tensor("frames", (3, EDGE_BATCH, side, side)),)
+        outputs = (
+            Tensor("square", (EDGE_BATCH, side, side), "int32"),
+            Tensor("patch", (EDGE_BATCH, 3, height, width)),
+        )
         units.append(Unit(f"edge_render_{side}", inputs, outputs, renderer(side)))
     return {unit.name: unit for unit in units}

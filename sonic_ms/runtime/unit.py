@@ -20,7 +20,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    dtype: str = "float32"  # or float16
+    dtype: str = "float32"  # or float16, int32
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class UnitTable:
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """|found - expected| / |expected| in the L2 norm; infinite where `found` holds a value that is not finite."""
+    """|found - expected| / |expected| in the L2 norm; infinite where `found` holds a value that is not finite. An int32
+    counts as its four bytes, which are packed colours."""
+    found, expected = (array.view(np.uint8) if array.dtype == np.int32 else array for array in (found, expected))
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if not np.isfinite(found).all():
         return float("inf")

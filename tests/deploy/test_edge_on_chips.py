@@ -40,7 +40,7 @@ def test_audit_of_the_renderer_keeps_texel_numbers_in_float32(audits):
     bundle, found = audits
     audit = found["edge_render_256"]
     assert audit.inputs == "recorded" and audit.good
-    assert audit.all_fp16_error["frames"] == float("inf")  # no float16 counts a million texels
+    assert audit.all_fp16_error["square"] == float("inf")  # no float16 counts a million texels
     kept = {layer.name: layer.op for layer in audit.kept}
     assert max(layer.largest for layer in audit.kept) > 1e6  # of 1048576 texels
     assert {"Floor", "Cast", "Mul"} <= set(kept.values())

@@ -31,10 +31,10 @@ def basis(u):
 
 
 def face_fields(rig, curves, pose):
-    x, y = grid(40, 56)
+    x, y = grid(40, 56, 80, 112)
     row = frame_parameters(rig, curves, pose)
-    outputs = FIELDS(Tensor(x), Tensor(y), Tensor(row))
-    return x[0], y[0], [output.asnumpy()[0] for output in outputs]
+    outputs = FIELDS(x, y, Tensor(row))
+    return x.asnumpy()[0], y.asnumpy()[0], [output.asnumpy()[0] for output in outputs]
 
 
 @pytest.mark.slow

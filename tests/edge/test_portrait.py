@@ -4,6 +4,8 @@ import pytest
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.edge.portrait import EDGE_SIDES as SIDES
 from sonic_ms.edge.portrait import moving_square, prepare_portrait
+from sonic_ms.edge.rig import ROI_SPAN
+from sonic_ms.edge.texture import PATCH_WIDTH
 from sonic_ms.face import choose, mesh
 from sonic_ms.media.paste import Paster
 
@@ -38,6 +40,16 @@ def test_square_is_large_enough_and_of_a_known_side(hopper_landmarks):
         _, _, length = moving_square(hopper_landmarks.points, ratio)
         needed = mesh.face_height(hopper_landmarks.points) * (2 + 2 * ratio)
         assert length in SIDES and length >= 0.95 * needed
+
+
+def test_a_wide_mouth_makes_the_square_larger(hopper, hopper_landmarks):
+    points = hopper_landmarks.points.copy()
+    corners = [mesh.RIGHT_MOUTH_CORNER, mesh.LEFT_MOUTH_CORNER]
+    points[corners] += 0.8 * (points[corners] - points[corners].mean(0))
+    for scale in (0.7, 1.0, 1.4, 8.0):
+        _, _, length = moving_square(points * scale, 0.0)
+        painted = ROI_SPAN[0] / 2 * np.linalg.norm(np.ptp(points[corners, :2], 0)) * scale
+        assert painted <= PATCH_WIDTH * length - 1
 
 
 def test_pasting_the_untouched_square_gives_the_frame_back(hopper, hopper_landmarks):

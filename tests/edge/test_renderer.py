@@ -9,18 +9,30 @@ from sonic_ms.edge.renderer import (
     FEATURES,
     UPPER_GAPS,
     EdgeRenderer,
+    Enlarge,
     Interleave,
     MouthFeatures,
     Painter,
     PainterConfig,
     Sample,
-    enlarge_matrix,
     fold_norms,
     interior,
     nearness,
+    nodes,
+    unpack,
 )
 from sonic_ms.edge.rig import OFFSETS, UPPER_TEETH, frame_parameters
-from sonic_ms.edge.texture import OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, make_texture, placement
+from sonic_ms.edge.texture import (
+    COARSE,
+    OVERSAMPLING,
+    ROI_HEIGHT,
+    ROI_WIDTH,
+    enlarge_matrix,
+    make_texture,
+    patch_size,
+    place_patch,
+)
+from sonic_ms.edge.texture import unpack as unpacked
 from sonic_ms.train.edge.mouths import Dentition, random_face, random_rig
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
@@ -39,9 +51,12 @@ def scene():
 
     def render(curves, pose):
         row = frame_parameters(rig, np.atleast_2d(curves), np.atleast_2d(pose))
-        rows, columns = placement(rig.roi, SIDE)
-        inputs = (make_texture(crop), rows, columns, row)
-        return renderer(*(Tensor(array) for array in inputs)).asnumpy()[:, 0].transpose(1, 2, 0)
+        patch = place_patch(rig.roi, SIDE)
+        inputs = (make_texture(crop), *patch.matrices.values(), row)
+        square, mouth = (output.asnumpy()[0] for output in renderer(*(Tensor(array) for array in inputs)))
+        frame = unpacked(square)[..., 2::-1].astype(np.float32)
+        frame[patch.rows, patch.columns] = mouth.transpose(1, 2, 0)
+        return frame
 
     return crop, rig, render
 
@@ -99,7 +114,7 @@ def test_texture_gives_pixels_back_exactly_and_a_shift_of_one_pixel_too():
 
     def look(shift):
         columns, rows = sample.texels(Tensor(x + np.float32(shift))), sample.texels(Tensor(y))
-        return np.stack([plane.asnumpy()[0] for plane in sample(texture, columns, rows)], -1)
+        return np.stack([plane.asnumpy()[0] for plane in unpack(sample(texture, columns, rows))], -1)
 
     np.testing.assert_array_equal(look(0), crop)
     np.testing.assert_array_equal(look(1 / 32)[:, :-1], crop[:, 1:])
@@ -121,9 +136,15 @@ def test_folded_norms_change_nothing():
 
 
 @pytest.mark.parametrize(("small", "large"), [(8, 20), (64, 256), (48, 96)])
-def test_enlarging_keeps_a_ramp_a_ramp(small, large):
-    ramp = (np.arange(small) + 0.5) / small
-    np.testing.assert_allclose(enlarge_matrix(small, large) @ ramp, (np.arange(large) + 0.5) / large, atol=1e-5)
+def test_enlarging_keeps_a_ramp_a_ramp_and_its_ends(small, large):
+    matrix = enlarge_matrix(small, large)
+    np.testing.assert_allclose(matrix @ nodes(small, large), (np.arange(large) + 0.5) / large, atol=1e-6)
+    assert matrix.min() >= 0  # between its nodes nothing is larger or smaller than at them
+
+
+def test_enlarge_repeats_pixels():
+    x = np.random.default_rng(2).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(Enlarge(4, 5)(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
 
 
 def test_interleave_is_a_pixel_shuffle():
@@ -132,13 +153,30 @@ def test_interleave_is_a_pixel_shuffle():
     np.testing.assert_allclose(Interleave(2, 3, 5)(Tensor(x)).asnumpy(), expected, atol=1e-6)
 
 
-def test_placement_maps_the_rectangle_onto_itself():
-    rows, columns = placement((0.25, 0.25, 0.5, 0.5), 256)
-    assert rows.shape == (256, ROI_HEIGHT) and columns.shape == (ROI_WIDTH, 256)
-    ramp = np.arange(ROI_WIDTH, dtype=np.float32)
-    placed = ramp @ columns
-    np.testing.assert_allclose(placed[66:190], np.arange(66, 190) - 64, atol=1e-3)
-    assert np.all(placed[:60] == 0) and np.all(placed[200:] == 0)
+@pytest.mark.parametrize("roi", [(0.3, 0.6, 0.3, 0.225), (0.0, 0.7, 0.36, 0.27), (0.7, 0.8, 0.25, 0.19)])
+def test_the_patch_holds_the_painters_rectangle_and_puts_it_in_its_place(roi):
+    patch = place_patch(roi, SIDE)
+    height, width = patch_size(SIDE)
+    assert (patch.rows.stop - patch.rows.start, patch.columns.stop - patch.columns.start) == (height, width)
+    assert patch.rows.start >= 0 and patch.rows.stop <= SIDE and patch.columns.stop <= SIDE
+    rows, columns = patch.matrices["rows"], patch.matrices["columns"]
+    assert rows.shape == (height, ROI_HEIGHT) and columns.shape == (ROI_WIDTH, width)
+    centres = (np.arange(SIDE)[patch.columns] + 0.5) / SIDE
+    inside = (centres > roi[0] + 1 / ROI_WIDTH) & (centres < min(1, roi[0] + roi[2]) - 1 / ROI_WIDTH)
+    assert inside.sum() > 0.9 * min(roi[2], 1 - roi[0]) * SIDE - 3  # none of it is cut off
+    placed = (np.arange(ROI_WIDTH, dtype=np.float32) + 0.5) / ROI_WIDTH @ columns
+    np.testing.assert_allclose(placed[inside], ((centres - roi[0]) / roi[2])[inside], atol=1e-3)
+    assert np.all(placed[(centres < roi[0] - 0.01) | (centres > roi[0] + roi[2] + 0.01)] == 0)
+    np.testing.assert_array_equal(patch.matrices["field_rows"], enlarge_matrix(COARSE, SIDE)[patch.rows])
+
+
+def test_a_texture_holds_every_colour_exactly():
+    crop = np.random.default_rng(3).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    texture = make_texture(crop).reshape(64, 64)
+    assert texture.dtype == np.float32
+    bytes_of = unpacked(texture.astype(np.int32)[::4, ::4])
+    np.testing.assert_array_equal(bytes_of[..., 2::-1], crop)
+    assert not bytes_of[..., 3].any()
 
 
 @pytest.mark.slow
