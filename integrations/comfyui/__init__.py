@@ -1,7 +1,7 @@
 """Nodes for ComfyUI that make talking videos with sonic_ms; see docs/comfyui.md.
 
-A ComfyUI with the second interface for nodes gets `comfy_entrypoint`, an older one NODE_CLASS_MAPPINGS: it looks for the
-second only where the first is missing. Nothing heavy is imported here, and nothing of sonic_ms.
+A ComfyUI with the second interface for nodes gets `comfy_entrypoint`, an older one NODE_CLASS_MAPPINGS: where both are
+it would look at the latter alone. Nothing heavy is imported here, and nothing of sonic_ms.
 """
 
 import importlib.util

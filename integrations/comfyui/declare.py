@@ -11,9 +11,9 @@ WIDGETS = ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO")  # types that are set i
 
 @dataclass(frozen=True)
 class Input:
-    """name: as workflows hold it. kind: a type of ComfyUI. help: its tooltip. optional: a workflow may lack it. default,
-    low, high, step: of a widget. choices: function that gives the words of a COMBO, asked anew whenever the node is
-    shown. reseed: the widget may draw a new value after every run."""
+    """name: as workflows hold it. kind: a type of ComfyUI. help: its tooltip. optional: a workflow may lack it.
+    default, low, high, step: of a widget. choices: function that gives the words of a COMBO, asked anew whenever the
+    node is shown. reseed: the widget may draw a new value after every run."""
 
     name: str
     kind: str
@@ -35,9 +35,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Node:
-    """id: as workflows hold it, for ever. inputs: in the order of their widgets, by which saved workflows know them: new
-    ones go to the end. outputs: (type, name). run: function (call, **inputs) -> outputs, or (outputs, ui); call is a
-    host.Call. check_box: whether it has an input face_box. is_output: ComfyUI runs what this node needs."""
+    """id: as workflows hold it, for ever. inputs: in the order of their widgets, by which saved workflows know them:
+    new ones go to the end. outputs: (type, name). run: function (call, **inputs) -> outputs, of an output node
+    (outputs, ui); call is a host.Call. is_output: ComfyUI runs what this node needs. also_known: {older or other name
+    of an input: its name}."""
 
     id: str
     title: str
@@ -46,7 +47,7 @@ class Node:
     outputs: tuple[tuple[str, str], ...]
     run: Callable[..., Any]
     is_output: bool = False
-    also_known: dict[str, str] = field(default_factory=dict)  # {older name of an input: its name}
+    also_known: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_box(self) -> bool:

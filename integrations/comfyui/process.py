@@ -50,8 +50,8 @@ class Worker:
         return self._process.pid if self._process else None
 
     def run(self, request: dict[str, Any], say: Say, check: Check) -> dict[str, Any]:
-        """Do a job; what it made. check is asked all the time, while others have their turn too: when it raises, or when
-        `say` does, this job alone ends and the error goes on. Raises NodeError."""
+        """Do a job; what it made. check is asked all the time, while others have their turn too: when it raises, or
+        when `say` does, this job alone ends and the error goes on. Raises NodeError."""
         while not self._turn.acquire(timeout=POLL):
             check()
         try:

@@ -134,9 +134,7 @@ def make(request, say, cancelled, models):
     def note(text):
         say({"note": text})
 
-    video = model.generate(
-        request["image"], request["audio"], report=report, note=note, cancelled=cancelled, **options
-    )
+    video = model.generate(request["image"], request["audio"], report=report, note=note, cancelled=cancelled, **options)
     about = {"frames": video.n_frames, "size": list(video.size), "fps": video.fps}
     say({"video": about})
     with open(request["frames"], "wb") as file:
