@@ -35,7 +35,13 @@ def _flite():
         raise FileNotFoundError("no command flite; apt-get install flite")
 
 
-NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite}  # scripts/test installs them; each raises without it
+def _comfyui():
+    from tests.support.comfyui import folder
+
+    folder()
+
+
+NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite, "comfyui": _comfyui}  # scripts/test installs them; each raises without it
 
 
 def _lacks(name):

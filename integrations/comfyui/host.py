@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .process import NodeError
+
 
 class Call:
     """One run of a node. node: its id in the workflow; prompt: the workflow in API format, {id: {"inputs", ...}}."""
@@ -61,6 +63,16 @@ class Call:
             from comfy_api.input_impl import VideoFromFile
 
             return VideoFromFile(str(path))
+
+    def metadata(self, path: str) -> dict[str, str]:
+        """What an mp4 says of itself; {} for another kind of video. Raises NodeError."""
+        import av
+
+        try:
+            with av.open(path) as container:
+                return dict(container.metadata) if "mp4" in container.format.name else {}
+        except Exception as error:  # PyAV's errors are OSErrors, ValueErrors and others
+            raise NodeError(f"the video {path} cannot be read ({' '.join(str(error).split())})") from None
 
     def free_memory(self) -> int:
         """Bytes."""

@@ -89,7 +89,7 @@ def run(call: Call, python: str | None, request: dict[str, Any], many: bool) -> 
             call.progress(done, total) if total > 1 else call.progress(0, STEPS)
 
     if python is not None:
-        return process.worker(python).run(request, say, call.check)
+        return process.worker(python, interpreters.environment(python)).run(request, say, call.check)
     return _run_here(request, say, call)
 
 

@@ -210,10 +210,10 @@ _workers: dict[str, Worker] = {}
 _list = threading.Lock()
 
 
-def worker(python: str) -> Worker:
-    """The worker of an interpreter, the same for all nodes."""
+def worker(python: str, environment: dict[str, str]) -> Worker:
+    """The worker of an interpreter, the same for all nodes; its first user gives it its environment."""
     with _list:
-        return _workers.setdefault(python, Worker(python))
+        return _workers.setdefault(python, Worker(python, environment))
 
 
 @atexit.register

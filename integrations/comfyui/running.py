@@ -17,8 +17,8 @@ def run(node: Node, call: Call, given: dict[str, Any]) -> tuple[tuple[Any, ...],
     for name in sorted(call.given() - names):
         if name not in node.also_known:
             raise NodeError(
-                f"{node.id} has no input {name!r}; the workflow was saved with another version of the node. This one knows "
-                f"{', '.join(one.name for one in node.inputs)}: make the node anew, or leave {name!r} out"
+                f"{node.id} has no input {name!r}; the workflow is of another version of it: make the node anew, or leave "
+                f"the input out. This one knows {', '.join(one.name for one in node.inputs)}"
             )
         value = call.prompt[call.node]["inputs"][name]
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Prints what a ComfyUI says on its web socket, a JSON object a line, in ComfyUI's interpreter: listen.py PORT CLIENT"""
+"""What a ComfyUI says on its web socket, a JSON object a line; in ComfyUI's interpreter: listen.py PORT CLIENT"""
 
 import asyncio
 import sys

@@ -1,6 +1,7 @@
-"""Starts a ComfyUI, in its own interpreter: main.py FOLDER [arguments of ComfyUI]; FOLDER by scripts/comfyui-test-setup.
+"""Start a ComfyUI, in its own interpreter: main.py FOLDER [arguments of ComfyUI].
 
-The torchvision there is built for another torch: the operators that its Python names at import are declared empty.
+scripts/comfyui-test-setup makes FOLDER. The torchvision there is built for another torch: the operators that its Python
+names at import are declared empty.
 """
 
 import os
