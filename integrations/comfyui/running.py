@@ -17,8 +17,8 @@ def run(node: Node, call: Call, given: dict[str, Any]) -> tuple[tuple[Any, ...],
     for name in sorted(call.given() - names):
         if name not in node.also_known:
             raise NodeError(
-                f"{node.id} has no input {name!r}; the workflow is of another version of it: make the node anew, or leave "
-                f"the input out. This one knows {', '.join(one.name for one in node.inputs)}"
+                f"{node.id} has no input {name!r}; the workflow is of another version of it: make the node anew, or "
+                f"leave the input out. This one knows {', '.join(one.name for one in node.inputs)}"
             )
         value = call.prompt[call.node]["inputs"][name]
         if isinstance(value, list):

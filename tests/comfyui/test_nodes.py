@@ -110,7 +110,10 @@ def test_nothing_heavy_and_nothing_of_sonic_ms_is_imported():
 def test_an_input_of_another_version_is_not_passed_over():
     node = NODES["SonicMSGenerate"]
     call = Call("3", {"3": {"inputs": {"image": ["1", 0], "duration_frames": 250}}})
-    with pytest.raises(NodeError, match=r"SonicMSGenerate has no input 'duration_frames'; the workflow is of another version .* knows image,"):
+    with pytest.raises(
+        NodeError,
+        match=r"SonicMSGenerate has no input 'duration_frames'; the workflow is of another version .* knows image,",
+    ):
         run(node, call, {})
 
 
