@@ -13,7 +13,7 @@ from .process import INSTALL, NodeError
 
 VARIABLE = "SONIC_MS_PYTHON"  # paths, separated as in PATH; the first is the default
 DEFAULT = "default"
-HERE = "ComfyUI's own process"
+HERE = "inside ComfyUI"
 
 
 def choices() -> list[str]:

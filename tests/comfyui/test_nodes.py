@@ -134,7 +134,7 @@ def test_another_name_of_an_option_is_taken(monkeypatch):
     [
         ({"model": "gone"}, "model is 'gone'; expected one of sonic-edge, mine"),
         ({"engine": "cuda"}, "engine is 'cuda'; expected one of auto, mindspore"),
-        ({"python": "/tmp/evil"}, "python is '/tmp/evil'; expected one of default, ComfyUI's own process"),
+        ({"python": "/tmp/evil"}, "python is '/tmp/evil'; expected one of default, inside ComfyUI"),
     ],
 )
 def test_the_loader_takes_only_what_it_offers(tmp_path, monkeypatch, given, words):
@@ -218,3 +218,19 @@ def test_registry_metadata():
     lines = (FOLDER / "pyproject.toml").read_text().splitlines()
     assert 'name = "sonic-ms"' in lines and f'version = "{options.DECLARED["version"]}"' in lines
     assert "[tool.comfy]" in lines  # ComfyUI itself reads the file in test_real.py
+
+
+def row(node):
+    """A node as a line of the table in docs/comfyui.md."""
+    common = {one.name for one in options.inputs("common")}
+    names = [f"`{one.name}`" for one in node.inputs if node.id != "SonicMSGenerate" or one.name not in common]
+    if len(names) < len(node.inputs):
+        names.append("the options of every model")
+    outputs = ", ".join(f"`{name}` ({kind})" for kind, name in node.outputs)
+    return f"| {node.title} (`{node.id}`) | {', '.join(names)} | {outputs} | {node.help} |"
+
+
+def test_the_table_in_the_docs_is_the_declaration():
+    text = (FOLDER.parents[1] / "docs" / "comfyui.md").read_text(encoding="utf-8")
+    found = text.split("<!-- nodes -->\n")[1].split("<!-- /nodes -->")[0]
+    assert found.splitlines()[2:] == [row(node) for node in NODES.values()]
