@@ -41,7 +41,12 @@ def _comfyui():
     folder()
 
 
-NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite, "comfyui": _comfyui}  # scripts/test installs them; each raises without it
+NEEDS = {
+    "lite": _lite,
+    "espeak-ng": _espeak,
+    "flite": _flite,
+    "comfyui": _comfyui,
+}  # scripts/test installs them; each raises without it
 
 
 def _lacks(name):

@@ -61,7 +61,8 @@ def label(args):
         print(f"{name}: {text}")
     if bad := show.broken(report):
         error = VideoError(
-            f"video {args.video}: {' and '.join(bad)} not valid, as the lines above say; the file was changed, or written wrong"
+            f"video {args.video}: {' and '.join(bad)} not valid, as the lines above say; the file was "
+            "changed, or written wrong"
         )
         error.report = report
         raise error
