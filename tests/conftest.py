@@ -41,12 +41,8 @@ def _comfyui():
     folder()
 
 
-NEEDS = {
-    "lite": _lite,
-    "espeak-ng": _espeak,
-    "flite": _flite,
-    "comfyui": _comfyui,
-}  # scripts/test installs them; each raises without it
+# scripts/test installs them; each raises without it
+NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite, "comfyui": _comfyui}
 
 
 def _lacks(name):

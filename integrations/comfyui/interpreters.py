@@ -55,7 +55,7 @@ def _of_the_command() -> str | None:
     with open(command, "rb") as file:
         first = file.readline(4096).decode(errors="replace").strip()
     path = first[2:].strip() if first.startswith("#!") else ""
-    return path if Path(path).is_file() else None
+    return path if Path(path).name.startswith("python") and Path(path).is_file() else None
 
 
 def _own() -> str | None:

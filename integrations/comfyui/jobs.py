@@ -107,14 +107,17 @@ def _run_here(request: dict[str, Any], say: process.Say, call: Call) -> dict[str
 
     def hear(answer: dict[str, Any]) -> None:
         if not {"made", "error", "cancelled"} & set(answer):
-            say(answer)
+            attempt(say, answer)
         said.append(answer)
 
-    def cancelled() -> bool:
+    def attempt(function: Any, *given: Any) -> None:
         try:
-            call.check()
-        except BaseException as error:
+            function(*given)
+        except BaseException as error:  # of ComfyUI, and not of the job
             raised.append(error)
+
+    def cancelled() -> bool:
+        attempt(call.check)
         return bool(raised)
 
     worker.answer(request, hear, cancelled, _models_here)

@@ -62,8 +62,8 @@ class Worker:
             self._turn.release()
 
     def _talk(self, request: dict[str, Any], say: Say, check: Check) -> dict[str, Any]:
-        self._log.seek(0, os.SEEK_END)
-        self._log_start = self._log.tell()
+        self._log.seek(0)  # the process writes on from there: both share one position
+        self._log.truncate()
         self._send(request)
         try:
             while True:
@@ -85,7 +85,7 @@ class Worker:
 
     def _start(self, check: Check) -> None:
         inherited, self._lifeline = os.pipe()
-        self._unread, self._log, self._log_start = b"", tempfile.TemporaryFile(), 0  # noqa: SIM115
+        self._unread, self._log = b"", tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         try:
             self._process = subprocess.Popen(
                 [self._python, str(SCRIPT), str(inherited)],
@@ -167,7 +167,7 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.poll()
-        self._log.seek(self._log_start)
+        self._log.seek(0)
         lines = [line for line in self._log.read(1 << 20).decode(errors="replace").splitlines() if line.strip()]
         words = f": {lines[-1].strip()[:MOST_WORDS]}" if lines else ""
         self.close()
