@@ -196,7 +196,7 @@ def test_in_comfyuis_own_process_when_asked(tmp_path, portrait, speech):
     with pytest.raises(NodeError, match="crop is for sonic-base"):
         jobs.make(call, here, portrait, speech, SMALL | {"crop": True})
     call.memory = 1 << 20
-    with pytest.raises(NodeError, match="^IMAGE of 12 frames needs"):
+    with pytest.raises(NodeError, match=r"^IMAGE of 12 frames needs"):
         jobs.make(call, here, portrait, speech, SMALL)
     call.memory = 1 << 40
     call.steps.clear()

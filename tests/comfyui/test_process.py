@@ -55,7 +55,13 @@ class Stop(Exception):
 
 
 def never():
-    """The user does not interrupt."""
+    """check of a user who does not interrupt; a job that hangs is a failure all the same."""
+    deadline = time.monotonic() + 20
+
+    def check():
+        assert time.monotonic() < deadline
+
+    return check
 
 
 def after(test):
@@ -78,8 +84,8 @@ def worker(tmp_path, monkeypatch):
     one.close()
 
 
-def ask(worker, what, say=lambda answer: None, check=never):
-    return worker.run({"do": "make", "what": what}, say, check)
+def ask(worker, what, say=lambda answer: None, check=None):
+    return worker.run({"do": "make", "what": what}, say, check or never())
 
 
 def alive(pid):
@@ -163,7 +169,7 @@ def test_two_at_once_take_turns_and_an_interrupt_is_for_its_own(worker):
     first.start()
     begun.wait(10)
     waits = threading.Thread(target=job, args=("waits", "a", hear, after(lambda: len(heard) > 5)))
-    second = threading.Thread(target=job, args=("second", "b", lambda answer: None, never))
+    second = threading.Thread(target=job, args=("second", "b", lambda answer: None, never()))
     waits.start()
     second.start()
     waits.join(10)
