@@ -9,7 +9,7 @@ from typing import Any
 
 from .process import NodeError
 
-WHOLE_NUMBERS, FLOATS = 1, 3  # formats of a WAV
+FLOATS = 3  # format of a WAV
 MOST_BYTES = 0xFFFFFF00  # that a WAV can hold
 BYTES_A_VALUE = 4  # of an IMAGE
 
@@ -30,20 +30,15 @@ def write_image(image: Any, path: Path) -> None:
 
 
 def write_sound(audio: Any, path: Path) -> None:
-    """AUDIO {"waveform": (1, channels, samples), "sample_rate": Hz} as WAV: in 16 bits when it came from 16 bits, as
-    ffmpeg mixes channels of floats another way, else in float32. Raises NodeError."""
+    """AUDIO {"waveform": (1, channels, samples), "sample_rate": Hz} as WAV of float32. Raises NodeError."""
     wave, rate = audio["waveform"], int(audio["sample_rate"])
     if wave.ndim != 3 or wave.shape[0] != 1 or 0 in wave.shape:
         raise NodeError(f"audio has shape {tuple(wave.shape)}; expected one recording (1, channels, samples)")
-    samples = wave[0].T.contiguous().float().cpu()  # (samples, channels)
-    levels = samples * 2**15
-    fits = bool((levels == levels.round()).all()) and levels.min() >= -(2**15) and levels.max() < 2**15
-    samples = levels.numpy().astype("<i2") if fits else samples.numpy().astype("<f4")
-    kind, width = (WHOLE_NUMBERS, 2) if fits else (FLOATS, 4)
+    samples = wave[0].T.contiguous().float().cpu().numpy().astype("<f4")  # (samples, channels)
     channels, size = samples.shape[1], samples.nbytes
     if size > MOST_BYTES:
         raise NodeError(f"audio holds {size >> 30} GB of samples; expected at most 4: cut it, or use a lower rate")
-    form = struct.pack("<HHIIHH", kind, channels, rate, rate * channels * width, channels * width, 8 * width)
+    form = struct.pack("<HHIIHH", FLOATS, channels, rate, rate * channels * 4, channels * 4, 32)
     head = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", size)
     with open(path, "wb") as file:
         file.write(b"RIFF" + struct.pack("<I", len(head) + size) + head)

@@ -16,6 +16,7 @@ from sonic_ms.media.image import load_image
 from tests.labels.test_manifest import write_pair
 from tests.support.comfyui_call import FakeCall
 
+pytestmark = pytest.mark.slow
 SMALL = {"min_resolution": 128, "duration": 0.5}
 EDGE = jobs.Model("sonic-edge", "onnxruntime", python=sys.executable)
 
@@ -47,6 +48,8 @@ def pid():
 def test_pictures_and_sound_keep_every_bit(tmp_path, astronaut):
     media.write_image(torch.from_numpy(astronaut.astype("f4") / 255)[None], tmp_path / "a.png")
     assert (load_image(tmp_path / "a.png") == astronaut).all()
+    media.write_image(torch.full((1, 64, 64, 3), 100.6 / 255), tmp_path / "between.png")
+    assert (load_image(tmp_path / "between.png") == 101).all()
     grey = torch.linspace(0, 1, 64 * 64).view(1, 64, 64, 1)
     media.write_image(grey, tmp_path / "grey.png")
     assert load_image(tmp_path / "grey.png").shape == (64, 64, 3)
@@ -55,7 +58,7 @@ def test_pictures_and_sound_keep_every_bit(tmp_path, astronaut):
     assert (load_audio(tmp_path / "a.wav") == sound[0, 0]).all()
 
 
-def test_a_recording_of_16_bits_stays_one(tmp_path):
+def test_a_stereo_recording_of_16_bits_is_heard_as_its_file(tmp_path):
     levels = np.random.default_rng(0).integers(-(2**15), 2**15, (8000, 2)).astype("<i2")
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((2, 2, 16000, 0, "NONE", ""))
@@ -121,6 +124,8 @@ def test_bad_inputs_are_one_line_and_no_file(tmp_path, portrait, speech, change,
     with pytest.raises(NodeError, match=words) as error:
         jobs.make(call, given["model"], given["image"], given["audio"], SMALL | options)
     assert "\n" not in str(error.value) and files(call) == []
+    if "crop" in options:
+        assert call.steps == []  # before a model is loaded, which may take minutes
 
 
 def test_an_interrupt_leaves_no_file_and_a_warm_process(tmp_path, portrait, speech):

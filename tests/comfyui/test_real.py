@@ -85,6 +85,9 @@ def test_both_interfaces_declare_the_same(server):
         assert second["output"] == list(first["output"]) and second["output_name"] == list(first["output_name"])
         assert second["output_node"] == first["output_node"] and second["category"] == "sonic_ms"
     assert info["SONIC_PreData"]["output"] == ["SONIC_PREDATA"]
+    assert "pyproject.toml" not in server.log.read_text()  # what it says of one that it cannot read
+    assert sorted(server.get("workflow_templates")["sonic_ms"]) == [path.stem for path in EXAMPLES]
+    assert all(path.with_suffix(".jpg").is_file() for path in EXAMPLES)
 
 
 def test_a_workflow_makes_the_commands_video_and_says_how_far_it_is(server, tmp_path):
