@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ROOT / "integrations" / "comfyui"
 HERE = ROOT / "tests" / "comfyui"
-TIMEOUT = 120  # seconds for a start or a prompt
+TIMEOUT = 300  # seconds for a start or a prompt
 
 # A second extension with the same nodes by the first interface, under names of its own.
 TWIN = """
