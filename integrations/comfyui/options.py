@@ -12,7 +12,6 @@ from typing import Any
 from .declare import Input
 
 DECLARED = json.loads(Path(__file__).with_name("options.json").read_text(encoding="utf-8"))
-AS_THE_MODEL = "as the model"  # of an option whose default differs from model to model
 WORDS = {"on": True, "off": False}
 
 
