@@ -18,7 +18,9 @@ from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face, upright
 from sonic_ms.face.mesh import Face
+from sonic_ms.files.digest import glance
 from sonic_ms.files.model import read_model_file
+from sonic_ms.files.shipped import PRETRAINED
 from sonic_ms.labels.save import Labels
 from sonic_ms.labels.visible import VisibleLabel
 from sonic_ms.labels.watermark import too_little
@@ -147,8 +149,9 @@ class TalkingModel:
     """A loaded model with the pipeline around it, made by `load_model`. It serves many requests; threads take
     turns, see docs/servers.md."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    def __init__(self, generator: Generator, weights: str = "") -> None:
+        """weights: a digest of them; videos by other weights have other numbers."""
+        self.generator, self.weights = generator, weights
 
     @property
     def name(self) -> str:
@@ -178,7 +181,7 @@ class TalkingModel:
             UsageError, InputMissingError, ImageError, FaceError, AudioError, ResourceError, Cancelled: see errors.py.
         """
         progress = Progress(report, note, cancelled, state)
-        return generate(self.generator, image, audio, sample_rate, progress, options)
+        return generate(self.generator, image, audio, sample_rate, progress, options, self.weights)
 
 
 def generate(
@@ -188,8 +191,9 @@ def generate(
     sample_rate: int | None,
     progress: Progress,
     options: dict[str, Any],
+    weights: str = "",
 ) -> Video:
-    """The pipeline; see TalkingModel.generate."""
+    """The pipeline; see TalkingModel."""
     check_process()  # at once: OpenCV, which comes first, may hang in a fork
     settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
     rate = {} if sample_rate is None else {"sample_rate": sample_rate}
@@ -222,7 +226,7 @@ def generate(
         progress.step("frames", count, count)
 
     source = None if isinstance(audio, np.ndarray) else audio
-    labels = Labels(_number(generator.name, photo, samples, settings), watermark)
+    labels = Labels(_number(f"{generator.name} {weights}", photo, samples, settings), watermark)
     return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
 
 
@@ -247,9 +251,10 @@ def _watermark(settings: Options, size: tuple[int, int], seconds: float, progres
     return False
 
 
-def _number(name: str, photo: np.ndarray, samples: np.ndarray, settings: Options) -> str:
-    """The number of a video, 32 hexadecimal digits: the same request has the same, as it has the same frames."""
-    digest = hashlib.sha256(f"{name} {photo.shape} {settings!r}".encode())
+def _number(model: str, photo: np.ndarray, samples: np.ndarray, settings: Options) -> str:
+    """The number of a video, 32 hexadecimal digits: the same request has the same, as it has the same frames. model:
+    its name and weights."""
+    digest = hashlib.sha256(f"{model} {photo.shape} {settings!r}".encode())
     digest.update(photo.tobytes())
     digest.update(samples.tobytes())
     return digest.hexdigest()[:32]
@@ -314,14 +319,16 @@ def load_model(
     entry = MODELS[model_of(name)]
     check_engine(engine, entry.engines)
     arguments = () if str(name) in MODELS else (name,)
-    return TalkingModel(entry.generator.open_folder(*arguments, precision=precision, engine=engine))
+    generator = entry.generator.open_folder(*arguments, precision=precision, engine=engine)
+    return TalkingModel(generator, glance(arguments[0] if arguments else PRETRAINED / name))
 
 
 def load_bundle(bundle: Bundle, engine: Engine, **more: Any) -> TalkingModel:
     """The model of a bundle on an open engine. more: for the model's own open_bundle."""
     if bundle.model not in MODELS:
         raise WeightsError(f"{bundle.folder} is a bundle of {bundle.model!r}; this version knows {', '.join(MODELS)}")
-    return TalkingModel(MODELS[bundle.model].generator.open_bundle(bundle, engine, **more))
+    generator = MODELS[bundle.model].generator.open_bundle(bundle, engine, **more)
+    return TalkingModel(generator, bundle.manifest["weights_sha256"])
 
 
 def unit_table(name: str | os.PathLike[str], **settings: Any) -> Any:

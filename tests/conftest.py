@@ -35,7 +35,14 @@ def _flite():
         raise FileNotFoundError("no command flite; apt-get install flite")
 
 
-NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite}  # scripts/test installs them; each raises without it
+def _comfyui():
+    from tests.support.comfyui import folder
+
+    folder()
+
+
+# scripts/test installs them; each raises without it
+NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite, "comfyui": _comfyui}
 
 
 def _lacks(name):

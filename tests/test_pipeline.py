@@ -1,15 +1,18 @@
 """The whole pipeline with the shipped weights, through the Python interface."""
 
 import itertools
+import shutil
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import sonic_ms
 from sonic_ms.errors import UsageError
 from sonic_ms.face import choose, mesh
+from sonic_ms.files.shipped import PRETRAINED
 
 pytestmark = [pytest.mark.slow]
 
@@ -134,3 +137,16 @@ def test_the_same_request_has_the_same_number(model, astronaut, speech):
 
     assert number() == number() and len(number()) == 32
     assert len({number(), number(seed=1), number(min_resolution=300)}) == 3
+
+
+def test_other_weights_give_other_numbers(model, astronaut, speech, tmp_path):
+    def number(one):
+        return one.generate(image=astronaut, audio=speech, sample_rate=16000, duration=0.4).labels.number
+
+    copy = tmp_path / "copy"
+    shutil.copytree(PRETRAINED / "sonic-edge", copy)
+    assert number(sonic_ms.load_model(copy)) == number(model)
+    path = copy / "painter" / "model.safetensors"
+    weights = {name: array * np.float32(1.001) for name, array in load_file(path).items()}
+    save_file(weights, path)
+    assert number(sonic_ms.load_model(copy)) != number(model)

@@ -6,12 +6,13 @@ from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
 from sonic_ms.edge.heard import HEARD, AudioEncoderConfig
 from sonic_ms.edge.rig import N_PARAMETERS
 from sonic_ms.edge.texture import COARSE, OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, patch_size
+from sonic_ms.files.shipped import PRETRAINED
 from sonic_ms.files.weights import load_config, load_weights
 from sonic_ms.runtime.unit import Tensor, Unit
 
 NAME = "sonic-edge"
 NETWORKS = ("audio", "painter")  # folders of a model
-EDGE_FOLDER = Path(__file__).parents[1] / "pretrained" / "sonic-edge"
+EDGE_FOLDER = PRETRAINED / "sonic-edge"
 EDGE_SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 EDGE_BATCH = 8  # frames a graph call
 N_MELS = 80

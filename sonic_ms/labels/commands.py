@@ -1,6 +1,6 @@
 """`sonic-ms label`, and the flags of who answers for a video."""
 
-from sonic_ms.errors import UsageError
+from sonic_ms.errors import UsageError, VideoError
 from sonic_ms.labels.aigc import DEFAULT_PRODUCER
 
 
@@ -59,6 +59,13 @@ def label(args):
     report = show.look(args.video)
     for name, text in report.items():
         print(f"{name}: {text}")
+    if bad := show.broken(report):
+        error = VideoError(
+            f"video {args.video}: {' and '.join(bad)} not valid, as the lines above say; the file was "
+            "changed, or written wrong"
+        )
+        error.report = report
+        raise error
     return report
 
 

@@ -5,6 +5,7 @@ import math
 from sonic_ms.errors import EngineError
 from sonic_ms.labels import aigc, manifest, mp4, visible, watermark
 
+BROKEN = ("not valid", "Invalid")  # how the line of a label begins that does not hold
 LABELS = {"1": "generated", "2": "may be generated", "3": "suspected to be generated"}
 
 
@@ -16,6 +17,11 @@ def look(path):
         "watermark": watermark_line(path),
         "C2PA": manifest_line(path),
     }
+
+
+def broken(report):
+    """The labels of `look` that are there and do not hold."""
+    return [name for name, text in report.items() if text.startswith(BROKEN)]
 
 
 def manifest_line(path):

@@ -166,6 +166,19 @@ def test_the_command(capsys, plain):
     assert main(["label", str(plain) + ".gone"]) == 3
 
 
+def test_the_command_fails_for_labels_that_are_not_valid(tmp_path, capsys):
+    path = with_key(tmp_path, '{"Label":"1"}')
+    report = tmp_path / "report.json"
+    assert main(["label", str(path), "--json", str(report)]) == 12
+    said = capsys.readouterr()
+    assert "AIGC: not valid: ContentProducer" in said.out and "visible: none" in said.out
+    assert said.err.splitlines() == [
+        f"sonic-ms: video {path}: AIGC not valid, as the lines above say; the file was changed, or written wrong"
+    ]
+    assert json.loads(report.read_text())["AIGC"].startswith("not valid")
+    assert main(["label", str(path), "--write"]) == 0  # which puts it right
+
+
 def test_a_file_of_countless_boxes_is_refused(tmp_path):
     path = tmp_path / "many.mp4"
     path.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08free" * mp4.MAX_BOXES)

@@ -77,7 +77,7 @@ def make(path, signer=None):
 
 
 @pytest.mark.parametrize("kind", ["es256", "es384", "ed25519", "ps256"])
-def test_a_signed_video_is_valid_and_a_flipped_byte_is_not(tmp_path, tmp_path_factory, kind):
+def test_a_signed_video_is_valid_and_a_flipped_byte_is_not(tmp_path, tmp_path_factory, kind, capsys):
     signer = manifest.load_signer(*write_pair(tmp_path_factory.mktemp("keys"), kind))
     assert signer.algorithm == kind
     path = make(tmp_path / "a.mp4", signer)
@@ -88,6 +88,8 @@ def test_a_signed_video_is_valid_and_a_flipped_byte_is_not(tmp_path, tmp_path_fa
     data[data.index(b"mdat") + 100] ^= 1
     path.write_bytes(data)
     assert manifest.check(path) == "Invalid: assertion.bmffHash.mismatch"
+    assert main(["label", str(path)]) == 12
+    assert "C2PA: Invalid: assertion.bmffHash.mismatch" in capsys.readouterr().out
 
 
 def test_the_manifest_says_how_it_was_made(tmp_path, pair):
