@@ -191,7 +191,8 @@ def _structural(graph, largest):
     nodes, floats = graph.nodes, graph.floats
     reasons, producer = {}, {name: node for node in nodes for name in node.output}
     for node in nodes:
-        value = max((largest[name] for name in node.output if name in floats), default=0.0)
+        # what is read is rounded too: a value that its maker may write in float32 overflows where it is read
+        value = max((largest.get(name, 0.0) for name in (*node.input, *node.output) if name in floats), default=0.0)
         if value > SAFE_MAX:
             reasons[node.name] = f"largest value {value:.0f}"
     # a whole number above 2048 has no float16: everything an index is computed from stays float32
