@@ -23,7 +23,7 @@ FLOORS = (
     ("convert", "deploy", "evaluate"),
     ("pipeline",),
     ("data",),
-    ("ascend", "train"),
+    ("ascend", "serve", "train"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,37 @@
+"""How one server was set up; commands.py fills this in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonic_ms.labels.aigc import DEFAULT_PRODUCER
+from sonic_ms.pipeline import DEFAULT_MODEL
+
+LOCAL = "local"  # the tenant of a server on loopback without keys
+
+
+@dataclass(frozen=True)
+class Settings:
+    """data: folder of the database and all files. local: no keys, one tenant. Sizes in bytes, times in seconds."""
+
+    data: Path
+    model: str = DEFAULT_MODEL
+    bundle: str | None = None
+    engine: str = "auto"
+    precision: str = "fp32"
+    slots: int = 1
+    lanes: int = 2  # jobs that a slot's worker makes at once: one decodes and encodes while another's graphs run
+    local: bool = True
+    producer: str = DEFAULT_PRODUCER
+    visible_label: str = "en"  # of requests that do not say
+    needs_consent: bool = False
+    worker_memory: int | None = None
+    max_image: int = 32 << 20
+    max_audio: int = 256 << 20
+    max_audio_seconds: float = 600.0
+    max_storage: int = 20 << 30  # of all results and uploads; more are refused
+    keep_results: float = 7 * 86400.0
+    keep_inputs: float = 86400.0
+    private_webhooks: bool = False  # deliver to private addresses too, by plain http: for tests and closed networks
+
+    def __post_init__(self):
+        object.__setattr__(self, "data", Path(self.data))
