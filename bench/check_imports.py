@@ -10,7 +10,9 @@ import pkgutil
 import subprocess
 import sys
 
-EXTRA = {"sonic_ms.serve": {"fastapi", "starlette", "uvicorn", "prometheus_client"}}  # folders that need an extra
+EXTRA = {
+    "sonic_ms.serve": {"fastapi", "starlette", "uvicorn", "prometheus_client", "limits", "python_multipart"}
+}  # folders that need an extra
 HEAVY = ("mindspore", "torch", "cv2", "librosa", "numpy")
 
 

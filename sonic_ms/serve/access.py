@@ -22,6 +22,7 @@ def needs(scope):
             found = service.local_caller
         else:
             found = service.tenants.caller(request.headers.get("authorization"))
+        service.rate(found)
         if scope not in found.scopes:
             raise Problem(403, "missing_scope", f"the key may not {scope}; it may {', '.join(found.scopes)}")
         return found
@@ -33,3 +34,5 @@ TheService = Annotated[Service, Depends(_service)]
 Reader = Annotated[Caller, needs("read")]
 Creator = Annotated[Caller, needs("create")]
 Deleter = Annotated[Caller, needs("delete")]
+Auditor = Annotated[Caller, needs("audit")]
+Watcher = Annotated[Caller, needs("metrics")]

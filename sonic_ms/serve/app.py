@@ -31,6 +31,7 @@ HEADERS = {
     "media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'",
 }
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 LOCAL_HOSTS = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.I)
 
 
@@ -118,7 +119,8 @@ class Outermost:
             await answer(of_error(error), scope["path"])(scope, receive, sending)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self.service.answered(scope, route, status, time.perf_counter() - started, request_id)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.service.answered(method, route, status, time.perf_counter() - started, request_id)
 
     def _foreign(self, headers):
         """Without keys only this machine's own pages may ask: a page from elsewhere, or a name that was made to lead

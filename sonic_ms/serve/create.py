@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from sonic_ms.serve import forms
+from sonic_ms.serve.addresses import Refused, check_url
 from sonic_ms.serve.problems import Problem
 
 
@@ -25,7 +26,7 @@ def _create(request, service, caller, key, fields):
         for param, kind in forms.FILES.items():
             given = wanted.files[param]
             if isinstance(given, UploadFile):
-                one = service.uploads.store(caller.tenant, kind, given.file, given.filename, False, param)
+                one = service.store(caller, kind, given, False, param)
                 stored.append(one)
             else:
                 one = service.uploads.need(caller.tenant, kind, given, param)
@@ -44,6 +45,17 @@ def _create(request, service, caller, key, fields):
 
 def _allowed(service, caller, wanted):
     """Problem for what this caller may not ask for."""
+    settings = service.settings
+    if settings.needs_consent and not wanted.consent:
+        raise Problem(
+            409, "needs_consent", "consent is not true; read policy_text, and send consent=true if it holds", "consent",
+            consent_version=settings.consent_version, policy_text=settings.consent_text,
+        )  # fmt: skip
+    if wanted.webhook_url:
+        try:
+            check_url(wanted.webhook_url, settings.private_webhooks)
+        except Refused as error:
+            raise Problem(422, "usage_error", f"webhook_url: {error}", "webhook_url") from error
     if wanted.options.get("visible_label") is None and "unlabelled" not in caller.scopes:
         raise Problem(403, "missing_scope", "visible_label is none, and the key may not leave the label out",
                       "visible_label")  # fmt: skip

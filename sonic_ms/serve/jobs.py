@@ -68,7 +68,7 @@ class Jobs:
         self.keep_results = keep_results
         self.slots = 1  # workers that share the queue
         self.listeners = []
-        self.ended = []  # called inside the transaction that ends a job, with (connection, Job)
+        self.on_end = []  # called inside the transaction that ends a job, with (connection, Job)
 
     def _changed(self, job):
         for listener in self.listeners:
@@ -92,9 +92,14 @@ class Jobs:
         return self.get(tenant, job.id)
 
     def get(self, tenant, name):
-        """The job of a tenant, or None: nobody sees the job of another."""
-        row = self.database.row("SELECT * FROM jobs WHERE id = ? AND tenant = ?", name, tenant)
+        """The job of a tenant, or None: nobody sees the job of another, nor one that is being deleted."""
+        row = self.database.row("SELECT * FROM jobs WHERE id = ? AND tenant = ? AND cancel < 2", name, tenant)
         return _job(row) if row else None
+
+    def current(self, job):
+        """A job as its row is now, deleted or not; as it was when there is no row."""
+        row = self.database.row("SELECT * FROM jobs WHERE id = ?", job.id)
+        return _job(row) if row else job
 
     def page(self, tenant, limit, after=None, order="desc"):
         """(jobs, whether there are more) of a tenant, newest first or oldest first. after: id of the last one seen."""
@@ -105,21 +110,28 @@ class Jobs:
                 return None, False
             place = row["seq"]
         rows = self.database.rows(
-            f"SELECT * FROM jobs WHERE tenant = ? AND seq {sign} ? ORDER BY seq {order} LIMIT ?",
+            f"SELECT * FROM jobs WHERE tenant = ? AND cancel < 2 AND seq {sign} ? ORDER BY seq {order} LIMIT ?",
             tenant, place, limit + 1,
         )  # fmt: skip
         return [_job(row) for row in rows[:limit]], len(rows) > limit
 
-    def remove(self, tenant, name):
-        """Forget a job that has ended; whether there was one."""
+    def delete(self, tenant, name):
+        """Hide a job, end it if need be, and forget it once it has ended. The Job as it was then, or None."""
+        self.cancel(tenant, name)
         with self.database.transaction() as connection:
-            marks = ", ".join("?" * len(ENDED))
-            gone = connection.execute(
-                f"DELETE FROM jobs WHERE id = ? AND tenant = ? AND state IN ({marks})", (name, tenant, *ENDED)
-            ).rowcount
-            if gone:
+            connection.execute("UPDATE jobs SET cancel = 2 WHERE id = ? AND tenant = ?", (name, tenant))
+            row = connection.execute("SELECT * FROM jobs WHERE id = ? AND tenant = ?", (name, tenant)).fetchone()
+            job = _job(row) if row else None
+            if job and job.ended:
+                connection.execute("DELETE FROM jobs WHERE id = ?", (name,))
                 connection.execute("DELETE FROM events WHERE job = ?", (name,))
-        return bool(gone)
+        self._changed(name)
+        return job
+
+    def deleting(self):
+        """Jobs that were deleted while they were made, and have ended since."""
+        rows = self.database.rows("SELECT * FROM jobs WHERE cancel = 2")
+        return [job for job in map(_job, rows) if job.ended]
 
     # -- the queue
 
@@ -241,7 +253,7 @@ class Jobs:
             where = (name, tenant)
             now = time.time()
             connection.execute(
-                "UPDATE jobs SET cancel = 1 WHERE id = ? AND tenant = ? AND state = 'in_progress'", where
+                "UPDATE jobs SET cancel = max(cancel, 1) WHERE id = ? AND tenant = ? AND state = 'in_progress'", where
             )
             error = json.dumps({"code": "canceled", "message": "canceled before it began", "status": 409})
             if connection.execute(
@@ -256,13 +268,13 @@ class Jobs:
     def canceling(self, names):
         """Those of our running jobs whose end was asked for."""
         marks = ", ".join("?" * len(names))
-        rows = self.database.rows(f"SELECT id FROM jobs WHERE cancel = 1 AND id IN ({marks})", *names) if names else []
+        rows = self.database.rows(f"SELECT id FROM jobs WHERE cancel > 0 AND id IN ({marks})", *names) if names else []
         return {row["id"] for row in rows}
 
     def _after(self, connection, name, state):
         self._event(connection, name, state)
         job = _job(connection.execute("SELECT * FROM jobs WHERE id = ?", (name,)).fetchone())
-        for call in self.ended:
+        for call in self.on_end:
             call(connection, job)
 
     # -- events
@@ -316,13 +328,22 @@ class Jobs:
 
     def eta(self, job):
         """Seconds until a job will be done, from the speed of those before it; None while nobody knows."""
-        if job.ended or job.frames_total is None or not (speed := self.speed(job.model)):
+        total = job.frames_total or job.extra.get("frames")
+        if job.ended or not total or not (speed := self.speed(job.model)):
             return None
-        left = (job.frames_total - job.frames_done) * speed
+        left = (total - job.frames_done) * speed
         if job.state == "queued":
-            rows = self.database.rows(
-                "SELECT sum(frames_total - frames_done) AS frames FROM jobs WHERE state IN ('queued', 'in_progress') "
-                "AND (state = 'in_progress' OR seq < ?)", job.seq,
+            row = self.database.row(
+                "SELECT sum(coalesce(frames_total, json_extract(extra, '$.frames')) - frames_done) AS frames FROM jobs "
+                "WHERE state = 'in_progress' OR (state = 'queued' AND seq < ?)", job.seq,
             )  # fmt: skip
-            left += (rows[0]["frames"] or 0) * speed / self.slots
+            left += (row["frames"] or 0) * speed / self.slots
         return round(left, 1)
+
+    def webhook(self, job):
+        """{url, state, attempts, last} of what is told of a job's end, or None."""
+        url = job.extra.get("webhook_url")
+        if not url:
+            return None
+        row = self.database.row("SELECT state, attempts, last FROM webhooks WHERE job = ?", job.id)
+        return {"url": url, **(dict(row) if row else {"state": "waiting", "attempts": 0, "last": None})}

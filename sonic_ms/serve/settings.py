@@ -22,8 +22,12 @@ class Settings:
     lanes: int = 2  # jobs that a slot's worker makes at once: one decodes and encodes while another's graphs run
     local: bool = True
     producer: str = DEFAULT_PRODUCER
+    c2pa_cert: str | None = None  # files that sign a manifest
+    c2pa_key: str | None = None
     visible_label: str = "en"  # of requests that do not say
     needs_consent: bool = False
+    consent_version: str = "1"
+    consent_text: str = "The person in the portrait and the owner of the voice agree to this video."
     worker_memory: int | None = None
     max_image: int = 32 << 20
     max_audio: int = 256 << 20
@@ -31,7 +35,8 @@ class Settings:
     max_storage: int = 20 << 30  # of all results and uploads; more are refused
     keep_results: float = 7 * 86400.0
     keep_inputs: float = 86400.0
-    private_webhooks: bool = False  # deliver to private addresses too, by plain http: for tests and closed networks
+    private_webhooks: bool = False  # deliver to private addresses too, and by plain http: for closed networks
+    webhook_pauses: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000)  # before each further attempt
 
     def __post_init__(self):
         object.__setattr__(self, "data", Path(self.data))

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 
 from sonic_ms.files.digest import sha256_of
 from sonic_ms.serve.files import remove
@@ -28,8 +30,9 @@ class Worker:
     """The process of a slot. Its messages, and None at its end, are put into `inbox` with itself."""
 
     def __init__(self, settings, inbox):
+        signed = {"c2pa_cert": settings.c2pa_cert, "c2pa_key": settings.c2pa_key, "producer": settings.producer}
         arguments = {"model": settings.model, "engine": settings.engine, "bundle": settings.bundle,
-                     "precision": settings.precision, "memory": settings.worker_memory}  # fmt: skip
+                     "precision": settings.precision, "memory": settings.worker_memory, **signed}  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sonic_ms.serve.worker", json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -37,18 +40,40 @@ class Worker:
         self.ready, self.engine, self.broken = False, None, None
         self.jobs = {}  # id -> Job
         self.kill_at = {}  # id -> when patience with a cancelled job ends
+        self.looks = {}  # number -> Future
+        self._lock = threading.Lock()
         threading.Thread(target=self._read, args=(inbox,), daemon=True, name="worker-output").start()
 
     def _read(self, inbox):
         for line in self.process.stdout:
-            with contextlib.suppress(ValueError):
-                inbox.put((self, json.loads(line)))
+            message = json.loads(line)
+            if message["is"] == "looked":
+                with self._lock:
+                    future = self.looks.pop(message["look"])
+                future.set_result(message)
+            else:
+                inbox.put((self, message))
+        with self._lock:
+            looks, self.looks = self.looks, None
+        for future in looks.values():
+            future.set_exception(EOFError())
         inbox.put((self, None))
 
     def tell(self, **order):
-        with contextlib.suppress(OSError):  # it has gone; its end is in the inbox
+        # ValueError: it was closed
+        with contextlib.suppress(OSError, ValueError), self._lock:  # it has gone; its end is in the inbox
             self.process.stdin.write(json.dumps(order).encode() + b"\n")
             self.process.stdin.flush()
+
+    def look(self, **order):
+        """Future of what a worker sees in a photo, or of its check of a request. EOFError when it ended."""
+        future, number = Future(), secrets.token_hex(8)
+        with self._lock:
+            if self.looks is None:
+                raise EOFError
+            self.looks[number] = future
+        self.tell(do="look", look=number, **order)
+        return future
 
     def end(self):
         """SIGTERM, then SIGKILL; returns when it is gone."""
@@ -91,14 +116,25 @@ class Slots:
 
     @property
     def ready(self):
-        """Whether a worker has its model."""
-        return any(slot.worker and slot.worker.ready for slot in self.slots)
+        """How many workers have their model."""
+        workers = [slot.worker for slot in self.slots]
+        return sum(worker is not None and worker.ready for worker in workers)
 
     @property
     def problem(self):
         """{code, message, status} when no worker gets a model, else None."""
         faults = [slot.fault for slot in self.slots]
         return faults[0] if all(faults) else None
+
+    def look(self, timeout, **order):
+        """What a worker says to a look, or None when there is none that answers in time."""
+        worker = next((slot.worker for slot in self.slots if slot.worker and slot.worker.ready), None)
+        if worker is None:
+            return None
+        try:
+            return worker.look(**order).result(timeout)
+        except (EOFError, TimeoutError, FutureTimeout):  # two classes before Python 3.11
+            return None
 
     def stop(self):
         """End the workers; what they were making goes back into the queue."""
@@ -146,13 +182,12 @@ class Slot:
 
     def _begin(self, worker, job):
         worker.jobs[job.id] = job
-        folder = self.all.folders
+        folders = self.all.folders
         self.all.watch("started", job, {})
-        worker.tell(
-            do="make", job=job.id, image=str(folder.upload(job.tenant, job.image)),
-            audio=str(folder.upload(job.tenant, job.audio)), output=str(folder.work(job) / "video.mp4"),
-            options=job.options, producer=self.settings.producer,
-        )  # fmt: skip
+        image, audio = (str(folders.upload(job.tenant, name)) for name in (job.image, job.audio))
+        output = str(folders.work(job) / "video.mp4")
+        names = dict(zip((image, audio), job.extra["names"], strict=True)) | {output: "video.mp4"}
+        worker.tell(do="make", job=job.id, image=image, audio=audio, output=output, options=job.options, names=names)
 
     def _hear(self, worker, message):
         if message is None:
@@ -201,7 +236,7 @@ class Slot:
         worker.jobs.pop(job.id, None)
         worker.kill_at.pop(job.id, None)
         self.all.folders.drop_work(job)
-        self.all.watch("ended", self.jobs.get(job.tenant, job.id) or job, {})
+        self.all.watch("ended", self.jobs.current(job), {})
 
     def _look_after(self):
         """Renew leases; cancel what is to be cancelled."""

@@ -14,7 +14,7 @@ from sonic_ms.errors import UsageError
 from sonic_ms.serve.problems import Problem
 from sonic_ms.serve.settings import LOCAL
 
-SCOPES = ("read", "create", "delete", "unlabelled", "audit")  # unlabelled: videos without the visible label
+SCOPES = ("read", "create", "delete", "unlabelled", "audit", "metrics")  # unlabelled: without the visible label
 USUAL = ("read", "create", "delete")
 PREFIX = "sk-sonic-"
 
@@ -76,7 +76,7 @@ class Tenants:
             (tenant, json.dumps(merged), "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()),
         )
 
-    def keys(self):
+    def list_keys(self):
         """Rows of all keys: id, tenant, scopes, created_at, expires_at, revoked_at."""
         names = "id, tenant, scopes, created_at, expires_at, revoked_at"
         return [dict(row) for row in self.database.rows(f"SELECT {names} FROM keys ORDER BY created_at")]

@@ -40,6 +40,11 @@ def one(name: str, service: TheService, caller: Reader):
     return shown(upload)
 
 
+@router.get("/{name}/faces", summary="Where the faces of a portrait are, largest first: x, y, width, height")
+def faces(name: str, service: TheService, caller: Reader):
+    return service.faces(service.uploads.need(caller.tenant, "image", name, "upload"))
+
+
 @router.delete("/{name}", summary="Delete an upload")
 def delete(name: str, service: TheService, caller: Deleter):
     if not service.uploads.remove(caller.tenant, name):

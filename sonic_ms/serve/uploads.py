@@ -83,14 +83,18 @@ class Uploads:
             raise Problem(422, "usage_error", f"{param} is {name}, which was sent as {upload.kind}", param)
         return upload
 
-    def remove(self, tenant, name):
-        """Forget an upload and its file; whether there was one. Jobs that wait for it keep it until they end."""
+    def in_use(self, tenant, name):
+        """Whether a job that has not ended needs an upload."""
+        return self.database.row(
+            "SELECT 1 FROM jobs WHERE tenant = ? AND ? IN (image, audio) AND state IN ('queued', 'in_progress')",
+            tenant, name,
+        ) is not None  # fmt: skip
+
+    def remove(self, tenant, name, by_force=False):
+        """Forget an upload and its file; whether there was one. Problem 409 while a job needs it, unless by_force."""
+        if not by_force and self.in_use(tenant, name):
+            raise Problem(409, "in_use", f"upload {name} is used by a job that has not ended; cancel that first")
         with self.database.transaction() as connection:
-            if connection.execute(
-                "SELECT 1 FROM jobs WHERE tenant = ? AND ? IN (image, audio) AND state IN ('queued', 'in_progress')",
-                (tenant, name),
-            ).fetchone():
-                raise Problem(409, "in_use", f"upload {name} is used by a job that has not ended; cancel that first")
             gone = connection.execute("DELETE FROM uploads WHERE id = ? AND tenant = ?", (name, tenant)).rowcount
         if gone:
             remove(self.folders.upload(tenant, name))

@@ -81,13 +81,14 @@ def cancel(name: str, service: TheService, caller: Deleter):
     job = find(service, caller.tenant, name)
     if job.ended and job.state != "canceled":
         raise Problem(409, "already_ended", f"video {name} is {job.state}; only what waits or runs can be cancelled")
-    return shown(service, service.jobs.cancel(caller.tenant, name), 200 if job.ended else 202)
+    canceled = service.jobs.cancel(caller.tenant, name)
+    return shown(service, canceled, 200 if canceled.ended else 202)
 
 
 @router.delete("/{name}", summary="Delete a video; a job that runs is cancelled first")
 def delete(name: str, service: TheService, caller: Deleter):
     find(service, caller.tenant, name)
-    service.delete(caller.tenant, name)
+    service.delete(caller.tenant, name, caller.key)
     return {"id": name, "object": "video.deleted", "deleted": True}
 
 

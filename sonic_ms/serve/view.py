@@ -41,6 +41,7 @@ def video(jobs, job, shown_id=None):
         "prompt": job.extra.get("prompt", ""),
         "remixed_from_video_id": None,
         "metadata": job.extra.get("metadata", {}),
+        "webhook": jobs.webhook(job),
         "error": error,
     }
 
