@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from sonic_ms import __version__
 from sonic_ms.errors import SonicError
 from sonic_ms.pipeline import model_of
-from sonic_ms.serve import health, page_files, upload_routes, videos
+from sonic_ms.serve import health, page_files, sync, talks, upload_routes, videos
 from sonic_ms.serve.problems import Problem, answer, of_error
 from sonic_ms.serve.service import Service
 
@@ -53,7 +53,7 @@ def create_app(settings):
         description="One portrait and one recording of speech become a talking video.",
     )  # fmt: skip
     app.state.service = service
-    for module in (videos, upload_routes, health, page_files):
+    for module in (sync, videos, talks, upload_routes, health, page_files):
         app.include_router(module.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(SonicError, _problem)

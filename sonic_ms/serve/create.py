@@ -15,10 +15,11 @@ async def from_request(request, service, caller, key=None):
     """(Job, whether it is new) of a request to make a video. key: its Idempotency-Key."""
     limit = service.settings.max_image + service.settings.max_audio + forms.SPARE
     async with forms.read_form(request, limit) as fields:
-        return await run_in_threadpool(_create, request, service, caller, key, fields)
+        return await run_in_threadpool(from_fields, request, service, caller, key, fields)
 
 
-def _create(request, service, caller, key, fields):
+def from_fields(request, service, caller, key, fields):
+    """The same, of fields that were read already. Blocks."""
     wanted = forms.wanted(fields, service.settings, service.model)
     _allowed(service, caller, wanted)
     uploads, stored = {}, []

@@ -20,6 +20,7 @@ from sonic_ms.serve.jobs import LEASE
 
 log = logging.getLogger("sonic_ms.serve")
 
+WORKER = (sys.executable, "-m", "sonic_ms.serve.worker")
 LOOK = 0.5  # seconds between two looks at the table, when nobody wakes us
 PATIENCE = 0.8  # seconds for a job to end by itself after it was cancelled, then its process gets SIGTERM
 GRACE = 0.5  # seconds from SIGTERM to SIGKILL
@@ -34,7 +35,7 @@ class Worker:
         arguments = {"model": settings.model, "engine": settings.engine, "bundle": settings.bundle,
                      "precision": settings.precision, "memory": settings.worker_memory, **signed}  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sonic_ms.serve.worker", json.dumps(arguments)],
+            [*WORKER, json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self.ready, self.engine, self.broken = False, None, None
