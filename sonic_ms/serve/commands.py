@@ -1,4 +1,4 @@
-"""`sonic-ms serve` and `sonic-ms keys`."""
+"""`sonic-ms serve`, `sonic-ms keys` and `sonic-ms batch`."""
 
 import importlib.util
 import ipaddress
@@ -13,7 +13,6 @@ MB = 1 << 20
 
 def serve_arguments(parser):
     from sonic_ms.labels.commands import operator_flags
-    from sonic_ms.runtime.choose import ENGINES
 
     add = parser.add_argument
     add(
@@ -23,12 +22,7 @@ def serve_arguments(parser):
     )
     add("--port", type=int, default=8000, help="port to listen at (default: 8000)")
     _data(parser)
-    add("--slots", type=int, default=1, help="worker processes, each with its own model (default: 1)")
-    add("--lanes", type=int, default=2, help="videos that a worker makes at once, taking turns (default: 2)")
-    add("--model", help="as for generate")
-    add("--bundle", help="as for generate")
-    add("--engine", default="auto", choices=ENGINES, help="as for generate")
-    add("--precision", choices=("fp32", "fp16"), default="fp32", help="as for generate")
+    _workers(parser)
     add("--visible-label", choices=("en", "zh"), default="en",
         help="language of the label in the picture of requests that do not say (default: en)")  # fmt: skip
     add("--consent", metavar="FILE", help="text that each request has to agree to with consent=true")
@@ -39,6 +33,51 @@ def serve_arguments(parser):
     add("--worker-memory", type=int, help="MB of address space of a worker (default: no limit)")
     add("--private-webhooks", action="store_true", help="deliver webhooks to private addresses too, and by plain http")
     operator_flags(parser)
+
+
+def _workers(parser):
+    from sonic_ms.runtime.choose import ENGINES
+
+    add = parser.add_argument
+    add("--slots", type=int, default=1, help="worker processes, each with its own model (default: 1)")
+    add("--lanes", type=int, default=2, help="videos that a worker makes at once, taking turns (default: 2)")
+    add("--model", help="as for generate")
+    add("--bundle", help="as for generate")
+    add("--engine", default="auto", choices=ENGINES, help="as for generate")
+    add("--precision", choices=("fp32", "fp16"), default="fp32", help="as for generate")
+
+
+def batch_arguments(parser):
+    from sonic_ms.labels.commands import operator_flags
+    from sonic_ms.pipeline import DEFAULT_MODEL
+
+    add = parser.add_argument
+    add("jobs", help="list of videos, .csv with a heading or .jsonl: image, audio, output and any option of generate")
+    add("--out", default=".", help="folder of the videos (default: here)")
+    add("--overwrite", action="store_true", help="make videos anew that are there already")
+    _workers(parser)
+    parser.set_defaults(model=DEFAULT_MODEL)
+    operator_flags(parser)
+
+
+def batch(args):
+    from sonic_ms.labels.commands import operator_of
+    from sonic_ms.serve.batch import run
+    from sonic_ms.serve.settings import Settings
+
+    operator_of(args)
+    _at_least(args, slots=1, lanes=1)
+    settings = Settings(
+        data=Path(args.out), model=args.model, bundle=args.bundle, engine=args.engine, precision=args.precision,
+        slots=args.slots, lanes=args.lanes, producer=args.producer, c2pa_cert=args.c2pa_cert, c2pa_key=args.c2pa_key,
+    )  # fmt: skip
+    return run(args, settings)
+
+
+def _at_least(args, **least):
+    for name, value in least.items():
+        if getattr(args, name) < value:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least {value}")
 
 
 def _data(parser):
@@ -54,9 +93,7 @@ def settings_of(args, local):
     from sonic_ms.serve.settings import Settings
 
     operator_of(args)  # a wrong producer, certificate or key is told now
-    for name, least in (("slots", 1), ("lanes", 1), ("max_storage", 1), ("keep_days", 0), ("keep_inputs_hours", 0)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least {least}")
+    _at_least(args, slots=1, lanes=1, max_storage=1, keep_days=0, keep_inputs_hours=0)
     if not args.max_audio_seconds > 0:
         raise UsageError(f"--max-audio-seconds is {args.max_audio_seconds}; expected a positive number")
     return Settings(

@@ -1,6 +1,8 @@
 """The server process: it listens before the model is there, and ends without losing a job."""
 
+import contextlib
 import logging
+import signal
 import socket
 
 import uvicorn
@@ -22,7 +24,20 @@ def run(settings, host, port):
     name = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.model} at http://{name}:{listening.getsockname()[1]}", flush=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which would raise the signal that ended it once more; to be stopped is no failure of a service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
 
 
 def _listen(host, port):
