@@ -135,18 +135,19 @@ class Jobs:
 
     # -- the queue
 
-    def claim(self, owner):
+    def claim(self, owner, busy=False):
         """The next job, in_progress and ours for LEASE seconds, or None. The tenant with the fewest running jobs comes
-        first, then the one that was served longest ago."""
+        first, then the one that was served longest ago. busy: it would run beside others, which a job whose first
+        attempt broke down has to wait for: who is to blame shows when it is alone."""
         with self.database.transaction() as connection:
             row = connection.execute(
-                """SELECT first.seq FROM
+                """SELECT first.seq, (SELECT attempt FROM jobs WHERE seq = first.seq) AS attempt FROM
                    (SELECT tenant, min(seq) AS seq FROM jobs WHERE state = 'queued' AND cancel = 0 GROUP BY tenant)
                    AS first LEFT JOIN turns ON turns.tenant = first.tenant
                    ORDER BY (SELECT count(*) FROM jobs WHERE state = 'in_progress' AND tenant = first.tenant),
                             coalesce(turns.last, 0), first.seq LIMIT 1"""
             ).fetchone()
-            if row is None:
+            if row is None or (busy and row["attempt"]):
                 return None
             now = time.time()
             connection.execute(

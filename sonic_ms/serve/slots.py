@@ -173,13 +173,18 @@ class Slot:
             self.worker = Worker(self.settings, self.inbox)
         worker = self.worker
         if worker and worker.ready:
-            while len(worker.jobs) < self.settings.lanes and (job := self.jobs.claim(self.all.owner)):
+            while self._has_room(worker) and (job := self.jobs.claim(self.all.owner, bool(worker.jobs))):
                 self._begin(worker, job)
         with contextlib.suppress(queue.Empty):
             sender, message = self.inbox.get(timeout=LOOK)
             if sender is not None and sender is self.worker:
                 self._hear(sender, message)
         self._look_after()
+
+    def _has_room(self, worker):
+        """Whether another job may begin; a second attempt is alone in its process."""
+        alone = any(job.attempt > 1 for job in worker.jobs.values())
+        return len(worker.jobs) < self.settings.lanes and not alone
 
     def _begin(self, worker, job):
         worker.jobs[job.id] = job

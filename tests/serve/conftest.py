@@ -101,7 +101,7 @@ class Server:
 
     def start(self):
         command = [sys.executable, "-m", "sonic_ms", "serve", "--port", "0", "--data", str(self.folder)]
-        self.log = open(self.folder.parent / "serve.log", "ab")
+        self.log = open(self.folder.parent / "serve.log", "ab")  # noqa: SIM115 - until `end`
         self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.process.stdout.readline()
         assert "http://" in line, (line, (self.folder.parent / "serve.log").read_text())

@@ -117,6 +117,13 @@ def test_a_claim_that_is_not_renewed_goes_back(jobs):
     assert jobs.get("a", lost.id).result["file"] == "right"
 
 
+def test_a_second_attempt_is_alone(client):
+    """A job that kills its process twice takes nobody with it the second time."""
+    bad, good = client.make(1).json()["id"], client.make(6).json()["id"]
+    assert client.until(bad, "failed", "completed", timeout=30)["state"] == "failed"
+    assert client.until(good, "completed", "failed", timeout=30)["state"] == "completed"
+
+
 def test_a_tenant_with_one_job_starts_next(jobs):
     for _ in range(100):
         add(jobs, "many")
