@@ -25,9 +25,10 @@ class Folders:
 
     def of_tenant(self, tenant, kind):
         """The folder of a tenant's uploads or results, made if need be."""
-        folder = self.data / TENANTS / tenant / kind
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        folder = self.data / TENANTS / tenant
+        for one in (folder, folder / kind):
+            one.mkdir(exist_ok=True, mode=0o700)
+        return folder / kind
 
     def upload(self, tenant, name):
         return self.of_tenant(tenant, UPLOADS) / name
