@@ -24,8 +24,8 @@ from sonic_ms.serve.settings import Settings
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 FORM = (
-    b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="me.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    b'image\r\n--x\r\nContent-Disposition: form-data; name="audio_reference"; filename="me.wav"\r\n\r\naudio\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="me.jpg"\r\n'
+    b'Content-Type: image/jpeg\r\n\r\nimage\r\n--x\r\nContent-Disposition: form-data; name="audio_reference"; filename="me.wav"\r\n\r\naudio\r\n'
     b'--x\r\nContent-Disposition: form-data; name="min_resolution"\r\n\r\n64\r\n--x--\r\n'
 )
 
