@@ -3,8 +3,6 @@
 import http
 import json
 
-from starlette.responses import Response
-
 from sonic_ms.errors import SonicError, code_of, http_status
 
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}  # OpenAI's words for a status
@@ -53,6 +51,8 @@ def body(problem, instance=None):
 
 def answer(problem, instance=None):
     """The Response of a Problem."""
+    from starlette.responses import Response  # only here: keys are made without the extra
+
     headers = dict(problem.headers)
     if problem.status in (429, 503):
         headers.setdefault("Retry-After", "5")
