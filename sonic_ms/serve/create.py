@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.datastructures import UploadFile
 
 from sonic_ms.serve import forms
@@ -15,7 +15,8 @@ async def from_request(request, service, caller, key=None):
     """(Job, whether it is new) of a request to make a video. key: its Idempotency-Key."""
     limit = service.settings.max_image + service.settings.max_audio + forms.SPARE
     async with forms.read_form(request, limit) as fields:
-        return await run_in_threadpool(from_fields, request, service, caller, key, fields)
+        # in threads of their own: who waits for a look at his files does not keep others from reading
+        return await to_thread.run_sync(from_fields, request, service, caller, key, fields, limiter=service.making)
 
 
 def from_fields(request, service, caller, key, fields):

@@ -26,6 +26,10 @@ class Hub:
         for one in self._waiting.get(job, ()):
             one.set()
 
+    def wake_all(self):
+        for job in list(self._waiting):
+            self.changed(job)
+
     @contextlib.contextmanager
     def watching(self, job):
         """An asyncio.Event that is set when the job changes."""

@@ -24,11 +24,19 @@ def run(settings, host, port):
     name = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.model} at http://{name}:{listening.getsockname()[1]}", flush=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    Server(config).run(sockets=[listening])
+    Server(config, app.state.service).run(sockets=[listening])
 
 
 class Server(uvicorn.Server):
     """uvicorn's, which would raise the signal that ended it once more; to be stopped is no failure of a service."""
+
+    def __init__(self, config, service):
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig, frame):
+        self._service.drain()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self):

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 
+from anyio import CapacityLimiter
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
@@ -27,6 +28,7 @@ from sonic_ms.serve.uploads import Uploads
 
 log = logging.getLogger("sonic_ms.serve")
 
+MAKING = 8  # requests for a video that are worked on at once; others wait for their turn
 LOOK = 5.0  # seconds that a request waits for the check of its files; then the job itself will tell
 KEPT_LOOKS = 1000  # results of checks that are remembered
 
@@ -44,6 +46,7 @@ class Service:
         self.uploads = Uploads(settings, self.database, self.folders)
         self.tenants = Tenants(self.database)
         self.hub = Hub()
+        self.making = CapacityLimiter(MAKING)
         self.slots = Slots(settings, self.jobs, self.folders, self.watch)
         self.metrics = Metrics(self)
         self.sender = webhooks.Sender(
@@ -63,9 +66,14 @@ class Service:
         self.slots.start()
         self.sender.start()
 
+    def drain(self):
+        """From now on not ready; streams of events end."""
+        self.draining.set()
+        self.hub.wake_all()
+
     def stop(self):
         """What is being made goes back into the queue."""
-        self.draining.set()
+        self.drain()
         self.slots.stop()
         self.sender.stop()
         self.janitor.stop()
