@@ -58,6 +58,8 @@ def test_cancel_frees_the_processor_within_two_seconds(client, seed):
     if seed == 2:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+    else:  # a job that listens costs the others nothing: the model stays warm
+        assert client.service.slots.slots[0].worker.process.pid == worker
     assert list((client.service.folders.data / "work").iterdir()) == []
     assert client.until(client.make().json()["id"], "completed")
 
@@ -122,6 +124,15 @@ def test_a_second_attempt_is_alone(client):
     bad, good = client.make(1).json()["id"], client.make(6).json()["id"]
     assert client.until(bad, "failed", "completed", timeout=30)["state"] == "failed"
     assert client.until(good, "completed", "failed", timeout=30)["state"] == "completed"
+
+
+def test_a_second_attempt_waits_until_it_can_be_alone(jobs):
+    first = add(jobs)
+    jobs.give_back(jobs.claim("s"), "its process ended")
+    add(jobs)
+    assert jobs.claim("s", busy=True) is None  # nor does a later job pass it: it would never get its turn
+    assert jobs.claim("s").id == first.id
+    assert jobs.claim("s", busy=True).attempt == 1
 
 
 def test_a_tenant_with_one_job_starts_next(jobs):
