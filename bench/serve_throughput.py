@@ -68,6 +68,11 @@ def commands(count, options):
     return time.monotonic() - started
 
 
+def note(times, name, seconds):
+    times.setdefault(name, []).append(seconds)
+    print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20)
@@ -84,10 +89,10 @@ def main():
         for count in lanes:
             with tempfile.TemporaryDirectory() as folder:
                 warm = Warm(Path(folder), count, options)
-                times.setdefault(f"warm worker, lanes {count}", []).append(warm.make(args.jobs))
+                note(times, f"warm worker, lanes {count}", warm.make(args.jobs))
                 warm.stop()
         if not args.no_commands:
-            times.setdefault("single commands", []).append(commands(args.jobs, options))
+            note(times, "single commands", commands(args.jobs, options))
     base = min(times[f"warm worker, lanes {lanes[0]}"])
     print(f"{args.jobs} jobs of {args.seconds:g} s at {args.size} pixels, best of {args.rounds}, "
           f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip

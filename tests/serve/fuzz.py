@@ -23,10 +23,12 @@ from sonic_ms.serve.app import create_app
 from sonic_ms.serve.settings import Settings
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
+FIELD = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
 FORM = (
-    b'--x\r\nContent-Disposition: form-data; name="input_reference"; filename="me.jpg"\r\n'
-    b'Content-Type: image/jpeg\r\n\r\nimage\r\n--x\r\nContent-Disposition: form-data; name="audio_reference"; filename="me.wav"\r\n\r\naudio\r\n'
-    b'--x\r\nContent-Disposition: form-data; name="min_resolution"\r\n\r\n64\r\n--x--\r\n'
+    FIELD % (b'input_reference"; filename="me.jpg', b"image")
+    + FIELD % (b'audio_reference"; filename="me.wav', b"audio")
+    + FIELD % (b"min_resolution", b"64")
+    + b"--x--\r\n"
 )
 
 
