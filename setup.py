@@ -30,6 +30,7 @@ EXTRAS = {
     "c2pa": ["c2pa-python>=0.38", "cryptography>=42"],  # signed manifests in videos
     "heif": ["pillow-heif>=0.16"],  # photos of iPhones
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
+    "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.12", "prometheus-client>=0.20", "limits>=3.7"],
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
@@ -47,9 +48,18 @@ EXTRAS = {
         "diffusers==0.42.1",
         "transformers==5.23.0",
         "onnx>=1.15",
+        "fastapi>=0.115",
+        "uvicorn>=0.30",
+        "python-multipart>=0.0.12",
+        "prometheus-client>=0.20",
+        "limits>=3.7",
+        "httpx>=0.27",
+        "openai>=1.100",  # its clients talk to our service
+        "standardwebhooks>=1.0",
+        "schemathesis>=4",
     ],
 }
-EXTRAS["all"] = sorted({package for name in ("onnx", "train") for package in EXTRAS[name]})
+EXTRAS["all"] = sorted({package for name in ("onnx", "serve", "train") for package in EXTRAS[name]})
 
 setup(
     name="sonic_ms",
@@ -66,6 +76,7 @@ setup(
         "sonic_ms": ["py.typed", "pretrained/*.npy", "pretrained/*/*.json", "pretrained/*/*/*", "examples/*"],
         "sonic_ms.ascend": ["data/*"],
         "sonic_ms.labels": ["font/*"],
+        "sonic_ms.serve": ["page/*"],
         "sonic_ms.configs": ["*.yaml"],
     },
     install_requires=REQUIRES,

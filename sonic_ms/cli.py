@@ -19,6 +19,9 @@ from sonic_ms.files.streams import usable
 COMMANDS = {  # name -> (module, help)
     "generate": ("sonic_ms.commands", "make a talking video"),
     "demo": ("sonic_ms.commands", "make a video from the portrait and the speech that come with the package"),
+    "serve": ("sonic_ms.serve.commands", "make videos for others: jobs over HTTP, and a page"),
+    "batch": ("sonic_ms.serve.commands", "make the videos of a list, several at once"),
+    "keys": ("sonic_ms.serve.commands", "make, list and revoke the keys of a service"),
     "articulate": ("sonic_ms.edge.commands", "write the curves of a mouth that says a recording, for other faces"),
     "label": ("sonic_ms.labels.commands", "show, check or write what a video says of its origin"),
     "evaluate": ("sonic_ms.evaluate.commands", "measure a talking video against its speech and its photo"),

@@ -1,7 +1,7 @@
 """Every failure a user can meet, as one exception kind each.
 
-A message is one line: what is wrong, the value, what was expected, what to do. `EXIT_CODES` is the single table that
-turns a kind into the exit code of the command line.
+A message is one line: what is wrong, the value, what was expected, what to do. `OUTCOMES` is the single table that
+turns a kind into the exit code of the command line and the status of an HTTP answer.
 """
 
 import re
@@ -80,21 +80,23 @@ class Cancelled(SonicError):
     """The request was cancelled by who made it."""
 
 
-# kind -> exit code. 1 is left to unexpected errors and 130 to Ctrl-C, as shells expect.
-EXIT_CODES = {
-    UsageError: 2,
-    InputMissingError: 3,
-    ImageError: 4,
-    FaceError: 5,
-    AudioError: 6,
-    OutputError: 7,
-    WeightsError: 8,
-    AssetError: 9,
-    EngineError: 10,
-    ResourceError: 11,
-    VideoError: 12,
-    Cancelled: 130,
+# kind -> (exit code of the command line, HTTP status of the service). 1 and 500 are left to unexpected errors, 130 to
+# Ctrl-C, as shells expect.
+OUTCOMES = {
+    UsageError: (2, 422),
+    InputMissingError: (3, 422),
+    ImageError: (4, 422),
+    FaceError: (5, 422),
+    AudioError: (6, 422),
+    OutputError: (7, 507),
+    WeightsError: (8, 503),
+    AssetError: (9, 503),
+    EngineError: (10, 503),
+    ResourceError: (11, 413),
+    VideoError: (12, 422),
+    Cancelled: (130, 409),
 }
+EXIT_CODES = {kind: code for kind, (code, _) in OUTCOMES.items()}
 
 
 # Shared libraries that OpenCV's package with windows needs and servers lack -> package of Debian and Ubuntu.
@@ -125,3 +127,14 @@ def of_the_host(error: Exception) -> Exception:
 def exit_code(error: BaseException) -> int:
     """Exit code of the process for `error`; 1 for anything outside the table."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
+def http_status(error: BaseException) -> int:
+    """Status of an HTTP answer for `error`; 500 for anything outside the table."""
+    return next((status for kind, (_, status) in OUTCOMES.items() if isinstance(error, kind)), 500)
+
+
+def code_of(error: BaseException) -> str:
+    """The kind of an error in one word for programs: "image_error", "usage_error", "cancelled"."""
+    kind = next((kind for kind in OUTCOMES if isinstance(error, kind)), type(error))
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()

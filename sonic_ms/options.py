@@ -106,6 +106,32 @@ def parse(
         raise UsageError(f"{where}: {name} is {short(named[name])}; expected {expected(fields[name])}") from None
 
 
+def from_texts(kind: type[Options], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Values of texts, as forms and CSV files give them, for `parse`, which also refuses what is left a text here.
+
+    "true", "on", "1" and their opposites for booleans, "x,y,width,height" for boxes, "none" for what may be none.
+    """
+    known = names(kind)
+    return {name: _from_text(kind.model_fields[known[name]], text) if name in known else text
+            for name, text in texts.items()}  # fmt: skip
+
+
+def _from_text(field: FieldInfo, text: str) -> Any:
+    plain, word = _plain(field.annotation), text.strip().lower()
+    if word == "none" and type(None) in typing.get_args(field.annotation):
+        return None
+    if plain is bool:
+        return {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}.get(word, text)
+    try:
+        if plain in (int, float):
+            return plain(word)
+        if plain is tuple:
+            return tuple(float(part) for part in word.strip("[]()").split(","))
+    except ValueError:
+        return text
+    return text
+
+
 def names(kind: type[Options]) -> dict[str, str]:
     """{name or alias: name} of the options of a class."""
     return {other: name for name, field in kind.model_fields.items() for other in (name, *_extra(field, "aliases", ()))}

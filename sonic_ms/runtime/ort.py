@@ -59,6 +59,8 @@ def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimis
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = severity
+    # Threads that wait for work actively take the cores from everything else: pasting, the encoder, other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if weights:

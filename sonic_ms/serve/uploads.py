@@ -1,0 +1,106 @@
+"""Files that tenants send: counted while they come in, stored under random names."""
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+
+from sonic_ms.files.temporary import Temporary
+from sonic_ms.serve.files import remove
+from sonic_ms.serve.problems import Problem, not_found
+
+BLOCK = 1 << 20  # bytes
+KINDS = ("image", "audio")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A row of `uploads`. name: what the sender called it; only for messages."""
+
+    id: str
+    tenant: str
+    kind: str
+    name: str
+    bytes: int
+    sha256: str
+    created_at: float
+    kept: int
+
+
+class Uploads:
+    """The table of uploads and their files."""
+
+    def __init__(self, settings, database, folders):
+        self.settings, self.database, self.folders = settings, database, folders
+
+    def limit(self, kind):
+        return self.settings.max_image if kind == "image" else self.settings.max_audio
+
+    def store(self, tenant, kind, file, name, kept, param):
+        """Keep the bytes of `file`; Upload. Raises Problem 413, 422 for an empty one, 507 for a full disk."""
+        limit, digest, size = self.limit(kind), hashlib.sha256(), 0
+        upload = f"upl_{secrets.token_hex(16)}"
+        final = self.folders.upload(tenant, upload)
+        shown = os.path.basename((name or kind).replace("\\", "/"))[:120]
+        shown = "".join(one for one in shown if one.isprintable()) or kind
+        try:
+            with Temporary(final.parent) as temporary:
+                with open(temporary, "wb") as out:
+                    while block := file.read(BLOCK):
+                        size += len(block)
+                        if size > limit:
+                            raise too_large(param, limit)
+                        digest.update(block)
+                        out.write(block)
+                    out.flush()
+                    os.fsync(out.fileno())
+                if size == 0:
+                    raise Problem(422, f"{kind}_error", f"{param} {shown}: the file has 0 bytes; send it again", param)
+                os.replace(temporary, final)
+        except OSError as error:
+            raise Problem(507, "storage_full", f"{param}: cannot be stored ({error.strerror}); try later") from error
+        row = Upload(upload, tenant, kind, shown, size, digest.hexdigest(), time.time(), int(kept))
+        try:
+            with self.database.transaction() as connection:
+                connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(row).values()))
+        except BaseException:
+            remove(final)
+            raise
+        return row
+
+    def get(self, tenant, name):
+        """Upload of a tenant, or None."""
+        row = self.database.row("SELECT * FROM uploads WHERE id = ? AND tenant = ?", name, tenant)
+        return Upload(**dict(row)) if row else None
+
+    def need(self, tenant, kind, name, param):
+        """The upload that a request names. Raises Problem 404, 422."""
+        upload = self.get(tenant, name)
+        if upload is None:
+            raise not_found("upload", name)
+        if upload.kind != kind:
+            raise Problem(422, "usage_error", f"{param} is {name}, which was sent as {upload.kind}", param)
+        return upload
+
+    def in_use(self, tenant, name):
+        """Whether a job that has not ended needs an upload."""
+        return self.database.row(
+            "SELECT 1 FROM jobs WHERE tenant = ? AND ? IN (image, audio) AND state IN ('queued', 'in_progress')",
+            tenant, name,
+        ) is not None  # fmt: skip
+
+    def remove(self, tenant, name, by_force=False):
+        """Forget an upload and its file; whether there was one. Problem 409 while a job needs it, unless by_force."""
+        if not by_force and self.in_use(tenant, name):
+            raise Problem(409, "in_use", f"upload {name} is used by a job that has not ended; cancel that first")
+        with self.database.transaction() as connection:
+            gone = connection.execute("DELETE FROM uploads WHERE id = ? AND tenant = ?", (name, tenant)).rowcount
+        if gone:
+            remove(self.folders.upload(tenant, name))
+        return bool(gone)
+
+
+def too_large(param, limit):
+    return Problem(413, "too_large", f"{param}: larger than {limit >> 20} MB, which is the limit; send a smaller file",
+                   param)  # fmt: skip
