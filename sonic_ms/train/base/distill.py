@@ -17,6 +17,7 @@ from mindspore import nn, ops
 from sonic_ms.base.scheduler import RHO, EulerScheduler, SchedulerConfig, clean_latents
 from sonic_ms.files.config import require
 from sonic_ms.files.digest import weights_digest
+from sonic_ms.nn.host import time_sinusoids
 from sonic_ms.train.base.clips import ClipBatches
 from sonic_ms.train.base.diffusion import Draw, NoiseConfig, SonicLoss, network_inputs, stack
 from sonic_ms.train.base.finetune import Networks
@@ -96,7 +97,7 @@ class Teacher(nn.Cell):
 
 
 class ConsistencyLoss(SonicLoss):
-    """Error of the student's v at s against base + gain * its own v at t, which learns nothing; see targets."""
+    """Error of the student's v at s against base + gain * its own v at t, which learns nothing; see `target`."""
 
     def construct(self, *arrays):
         here, there, (base, gain, weight) = arrays[:6], arrays[6:12], arrays[12:]
@@ -118,57 +119,47 @@ class DistillBatches:
 
     def __call__(self, rng, size):
         clips = stack([self.clips.clip(rng) for _ in range(size)])
-        shape = clips["latents"].shape
         segment, part = rng.integers(self.config.steps, size=size), rng.integers(self.config.teacher_steps, size=size)
         sigma, following, end = (
-            level.reshape(size, 1, 1, 1, 1)
-            for level in (
-                self.levels[segment, part],
-                self.levels[segment, part + 1],
-                self.levels[segment, self.config.teacher_steps],
-            )
+            self.levels[segment, number].reshape(size, 1, 1, 1, 1)
+            for number in (part, part + 1, self.config.teacher_steps)
         )
-        noise = rng.standard_normal(shape, np.float32)
-        noisy = self.scaling * clips["latents"] + sigma * noise
-        arrived = euler(noisy, self.guided(clips, noise, sigma), sigma, following)
-        return targets(
-            self.inputs(clips, noise, sigma), noisy, sigma, following, end, arrived,
-            lambda level: self.inputs(clips, noise, level, arrived),
-        )  # fmt: skip
-
-    def inputs(self, clips, noise, sigma, noisy=None, keep_image=1, keep_audio=1):
-        """network_inputs at a level; noisy: the latents there, if they are not clips and noise."""
-        size = len(noise)
         ones = np.ones(size, np.float32)
-        drawn = Draw(noise, sigma.reshape(-1), keep_audio * ones, keep_image * ones, ones)
-        arrays = list(network_inputs(self.unet, self.scaling, clips, drawn, NoiseConfig()))
-        if noisy is not None:
-            arrays[0] = np.concatenate([noisy / np.sqrt(sigma**2 + 1), arrays[0][:, :, 4:]], axis=2)
-        return [np.asarray(array, np.float32) for array in arrays]
+        drawn = Draw(rng.standard_normal(clips["latents"].shape, np.float32), sigma.reshape(-1), ones, ones, ones)
+        arrays = network_inputs(self.unet, self.scaling, clips, drawn, NoiseConfig())
+        here, weight = [np.asarray(array, np.float32) for array in arrays[:6]], arrays[7]
+        noisy = self.scaling * clips["latents"] + sigma * drawn.noise
+        arrived = euler(noisy, self.guided(here), sigma, following)
+        level, base, gain = target(noisy, sigma, following, end, arrived)
+        time, _ = time_sinusoids(self.unet, 0.25 * np.log(level.reshape(-1)), np.zeros((size, 3)))
+        there = [np.concatenate([arrived / np.sqrt(level**2 + 1), here[0][:, :, 4:]], axis=2), time, *here[2:]]
+        return tuple(np.asarray(array, np.float32) for array in (*here, *there, base, gain, weight))
 
-    def guided(self, clips, noise, sigma):
-        """The teacher's guided v, by three branches of which each is a batch of its own."""
-        nothing, seen, heard = (
-            self.teacher(*self.inputs(clips, noise, sigma, None, *keep)[:6]) for keep in ((0, 0), (1, 0), (1, 1))
-        )
-        return nothing + self.config.image_guidance * (seen - nothing) + self.config.audio_guidance * (heard - seen)
+    def guided(self, heard):
+        """The teacher's guided v, by three branches of which each is a batch of its own. heard: its six arrays."""
+        sample, time, ids, masks, seen, states = heard
+        blind = sample.copy()
+        blind[:, :, 4:] = 0
+        silence = np.zeros_like(states)
+        v_heard = self.teacher(*heard)
+        v_seen = self.teacher(sample, time, ids, masks, seen, silence)
+        v_nothing = self.teacher(blind, time, ids, masks, np.zeros_like(seen), silence)
+        change = self.config.image_guidance * (v_seen - v_nothing)
+        return v_nothing + change + self.config.audio_guidance * (v_heard - v_seen)
 
 
-def targets(here, noisy, sigma, following, end, arrived, inputs_at):
-    """Arrays of ConsistencyLoss: six inputs at s, six at t, base and gain of the target, and the weight of each pixel.
+def target(noisy, sigma, following, end, arrived):
+    """(level t, base, gain): with base + gain * v the student goes from `noisy`, at sigma, to where its own later v,
+    at t, leads from `arrived`: to the end of the segment. An Euler step is linear in v.
 
-    here: network_inputs at s. inputs_at(level): those at t. At the end of a segment t is that end: the target is where
-    the teacher arrived, and the gain 0; the networks see the level s there, since none is defined at 0.
+    At that end there is nothing left to go: the target is `arrived` itself and the gain 0. t is sigma there, so that
+    the networks see some level; none is defined at 0.
     """
     last = following == end
-    level = np.where(last, sigma, following).astype(np.float32)
-    there = inputs_at(level)
-    # Where the student's later v leads, as base + gain * v: an Euler step is linear in v.
+    level = np.where(last, sigma, following)
     at_end = np.where(last, arrived, euler(arrived, 0.0, level, end))
-    base = velocity_to(at_end, noisy, sigma, end)
     gain = np.where(last, 0, np.sqrt((sigma**2 + 1) / (level**2 + 1)) * (end - level) / (end - sigma))
-    weight = here[7]
-    return tuple(np.asarray(array, np.float32) for array in (*here[:6], *there[:6], base, gain, weight))
+    return level, velocity_to(at_end, noisy, sigma, end), gain
 
 
 def run(config, folder, resume=False):

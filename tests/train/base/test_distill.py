@@ -24,7 +24,7 @@ CONFIGS = {
     "audio2token": AdapterConfig(10, 5, 4, 8, 8, 32),
     "audio2bucket": AdapterConfig(50, 1, 4, 8, 1, 2, 8),
 }
-LOOP = LoopConfig(300, 16, 1e-2, warmup=10, weight_decay=0.0, epsilon=1e-8, log_every=50, save_every=10**6)
+LOOP = LoopConfig(100, 8, 5e-2, warmup=5, weight_decay=0.0, epsilon=1e-8, log_every=50, save_every=10**6)
 SPREAD = np.float32(0.5)  # of the toy data around what photo and sound say
 
 
@@ -152,8 +152,7 @@ def generate(predict, sample, steps, guidance):
 def test_the_student_comes_closer_to_the_teacher_of_many_steps(batches, tmp_path):
     """Than the teacher itself in as few steps, with a third of its branches."""
     student = Toy(segments(a_config())[:, :-1].reshape(-1))
-    losses = train(student, batches, LOOP, tmp_path)
-    assert np.isfinite(losses["train"])
+    train(student, batches, LOOP, tmp_path)
 
     def run(*arrays):
         tensors = [Tensor(np.float32(array)) for array in (arrays[0], arrays[1], arrays[5])]
@@ -171,7 +170,7 @@ def test_the_student_comes_closer_to_the_teacher_of_many_steps(batches, tmp_path
         many = generate(teacher, sample, 48, (2.0, 3.0))
         before.append(np.linalg.norm(generate(teacher, sample, 3, (2.0, 3.0)) - many) / np.linalg.norm(many))
         after.append(np.linalg.norm(generate(run, sample, 3, None) - many) / np.linalg.norm(many))
-    print(before, after)
+    print("ERRORS", np.mean(before), np.mean(after))
     assert np.mean(after) < 0.5 * np.mean(before)
 
 
