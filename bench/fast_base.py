@@ -167,26 +167,10 @@ def overfit_table(out):
     saved = np.load(out / "clips.npz")
     clips, pieces, (x1, y1, x2, y2) = list(saved["clips"]), list(saved["pieces"]), map(float, saved["box"])
     model, rows = load_model(out / "model"), []
+    fixed = {"face_box": (x1, y1, x2 - x1, y2 - y1), "min_resolution": SIDE, "interpolation": False, "shift_offset": 0}
+    fixed |= {"decode_chunk_size": CHUNK, "seed": SEED, "batch_branches": False}
     for name, values in WAYS.items():
-        made = [
-            np.stack(
-                list(
-                    model.generate(
-                        clips[0][0],
-                        piece,
-                        face_box=(x1, y1, x2 - x1, y2 - y1),
-                        min_resolution=SIDE,
-                        interpolation=False,
-                        shift_offset=0,
-                        decode_chunk_size=CHUNK,
-                        seed=SEED,
-                        batch_branches=False,
-                        **values,
-                    )  # fmt: skip
-                )
-            )
-            for piece in pieces
-        ]
+        made = [np.stack(list(model.generate(clips[0][0], piece, **fixed, **values))) for piece in pieces]
         quality = [psnr(ours, clip) for ours, clip in zip(made, clips)]
         own = [psnr(mouth(ours), mouth(clip)) for ours, clip in zip(made, clips)]
         other = [psnr(mouth(ours), mouth(clip)) for ours, clip in zip(made, clips[::-1])]

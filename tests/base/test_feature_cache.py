@@ -1,71 +1,60 @@
 """The two Cells of the feature cache: with features of the same step they give what the whole UNet gives."""
 
-import contextlib
-
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 from sonic_ms.base import cells
 from sonic_ms.base.check import SMALL, randomise
 from sonic_ms.base.configs import UNetConfig
-from sonic_ms.base.graphs import sample_inputs
+from sonic_ms.base.graphs import UNETS, sample_inputs
 from sonic_ms.base.units import CACHE_BRANCHES, BaseGear, base_units
 from sonic_ms.runtime.ms import start
 
-
-def a_unet(layers):
-    """(SonicUNet with random weights, its table of units)"""
-    start()
-    config = UNetConfig((32, 64), (1, 2), 16, 16, 48, layers_per_block=layers, num_frames=2)
-    unet = randomise(cells.empty(config, "unet"))
-    gear = BaseGear(64, 64, cache_branches=CACHE_BRANCHES)
-    return unet, base_units(SMALL | {"unet": config}, gear, lambda _, part, *size: cells.part_of(unet, part))
+CONFIG = UNetConfig((32, 64), (1, 2), 16, 16, 48, layers_per_block=1, num_frames=2)
 
 
-@contextlib.contextmanager
-def without_compiling():
-    """Operators one by one: what a graph computes, without the minutes that compiling takes."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
+class Ways(nn.Cell):
+    """Both ways through a UNet in one graph, which is compiled once: what the fast one gives with the features of
+    `inputs`, at those inputs and at others, beside the prediction of the whole at both."""
 
+    def __init__(self, deep, fast):
+        super().__init__(auto_prefix=False)
+        self.deep, self.fast = nn.CellList(deep, auto_prefix=False), nn.CellList(fast, auto_prefix=False)
 
-def arrays(out):
-    return [part.asnumpy() for part in out] if isinstance(out, tuple) else out.asnumpy()
-
-
-def compare(units, branch):
-    """Features of one step: at that step the same prediction, and what the fast part adds counts."""
-    whole, deep, fast = (units[name].build() for name in ("unet", f"unet_features{branch}", f"unet_shallow{branch}"))
-    inputs = [ms.Tensor(array) for array in sample_inputs(units["unet"]).values()]
-    plain = arrays(whole(*inputs))
-    prediction, features = arrays(deep(*inputs))
-    assert np.array_equal(prediction, plain)
-    shapes = [one.shape for one in units[f"unet_features{branch}"].outputs]
-    assert [prediction.shape, features.shape] == shapes
-    assert [one.shape for one in units[f"unet_shallow{branch}"].inputs][-1] == features.shape
-    found = arrays(fast(*inputs, ms.Tensor(features)))
-    assert np.allclose(found, plain, rtol=1e-5, atol=1e-5)
-    other = arrays(fast(inputs[0] + 0.5, *inputs[1:4], inputs[4] + 0.5, *inputs[5:], ms.Tensor(features)))
-    assert np.abs(other - plain).max() > 1e-2
-
-
-@pytest.mark.parametrize(("layers", "branch"), [(1, 1), (2, 0), (2, 1)])
-def test_features_of_the_same_step_give_the_same_prediction(layers, branch):
-    _, units = a_unet(layers)
-    with without_compiling():
-        compare(units, branch)
+    def construct(self, *inputs):
+        out = ()
+        for deep, fast in zip(self.deep, self.fast):
+            prediction, features = deep(*inputs)
+            changed = (inputs[0] + 0.5, *inputs[1:4], inputs[4] + 0.5, *inputs[5:])
+            out = (*out, prediction, features, fast(*inputs, features), fast(*changed, features))
+        return out
 
 
 @pytest.mark.slow
-def test_as_graphs_too():
-    _, units = a_unet(1)
-    compare(units, 0)
+def test_features_of_the_same_step_give_the_same_prediction():
+    start()
+    unet = randomise(cells.empty(CONFIG, "unet"))
+    gear = BaseGear(64, 64, cache_branches=CACHE_BRANCHES)
+    units = base_units(SMALL | {"unet": CONFIG}, gear, lambda _, part, *size: cells.part_of(unet, part))
+    assert {name for name in units if name in UNETS} == UNETS
+    ways = [[units[f"unet_{way}{branch}"].build() for branch in CACHE_BRANCHES] for way in ("features", "shallow")]
+    inputs = [ms.Tensor(array) for array in sample_inputs(units["unet"]).values()]
+    out = [part.asnumpy() for part in Ways(*ways)(*inputs)]
+    for branch in CACHE_BRANCHES:
+        prediction, features, found, other = out[4 * branch : 4 * branch + 4]
+        shapes = [one.shape for one in units[f"unet_features{branch}"].outputs]
+        assert [prediction.shape, features.shape] == shapes
+        assert units[f"unet_shallow{branch}"].inputs[-1].shape == features.shape
+        assert np.abs(prediction).max() > 0.1
+        assert np.allclose(found, prediction, rtol=1e-5, atol=1e-5)
+        assert np.abs(other - prediction).max() > 1e-2  # what it computes itself counts
 
 
 def test_weights_are_shared():
-    unet, _ = a_unet(1)
+    start()
+    unet = cells.empty(CONFIG, "unet")
     names = [parameter.name for parameter in unet.get_parameters()]
     ways = [cells.part_of(unet, f"{way}1") for way in cells.WAYS]
     assert [parameter.name for parameter in unet.get_parameters()] == names

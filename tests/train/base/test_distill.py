@@ -170,7 +170,6 @@ def test_the_student_comes_closer_to_the_teacher_of_many_steps(batches, tmp_path
         many = generate(teacher, sample, 48, (2.0, 3.0))
         before.append(np.linalg.norm(generate(teacher, sample, 3, (2.0, 3.0)) - many) / np.linalg.norm(many))
         after.append(np.linalg.norm(generate(run, sample, 3, None) - many) / np.linalg.norm(many))
-    print("ERRORS", np.mean(before), np.mean(after))
     assert np.mean(after) < 0.5 * np.mean(before)
 
 
