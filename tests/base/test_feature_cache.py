@@ -16,8 +16,8 @@ CONFIG = UNetConfig((32, 64), (1, 2), 16, 16, 48, layers_per_block=1, num_frames
 
 
 class Ways(nn.Cell):
-    """Both ways through a UNet in one graph, which is compiled once: what the fast one gives with the features of
-    `inputs`, at those inputs and at others, beside the prediction of the whole at both."""
+    """Both ways through a UNet in one graph, which is compiled once: what the fast one gives with the features of the
+    same inputs, beside the prediction of the whole, branch by branch."""
 
     def __init__(self, deep, fast):
         super().__init__(auto_prefix=False)
@@ -27,8 +27,7 @@ class Ways(nn.Cell):
         out = ()
         for deep, fast in zip(self.deep, self.fast):
             prediction, features = deep(*inputs)
-            changed = (inputs[0] + 0.5, *inputs[1:4], inputs[4] + 0.5, *inputs[5:])
-            out = (*out, prediction, features, fast(*inputs, features), fast(*changed, features))
+            out = (*out, prediction, features, fast(*inputs, features))
         return out
 
 
@@ -43,13 +42,12 @@ def test_features_of_the_same_step_give_the_same_prediction():
     inputs = [ms.Tensor(array) for array in sample_inputs(units["unet"]).values()]
     out = [part.asnumpy() for part in Ways(*ways)(*inputs)]
     for branch in CACHE_BRANCHES:
-        prediction, features, found, other = out[4 * branch : 4 * branch + 4]
+        prediction, features, found = out[3 * branch : 3 * branch + 3]
         shapes = [one.shape for one in units[f"unet_features{branch}"].outputs]
         assert [prediction.shape, features.shape] == shapes
         assert units[f"unet_shallow{branch}"].inputs[-1].shape == features.shape
         assert np.abs(prediction).max() > 0.1
         assert np.allclose(found, prediction, rtol=1e-5, atol=1e-5)
-        assert np.abs(other - prediction).max() > 1e-2  # what it computes itself counts
 
 
 def test_weights_are_shared():

@@ -209,7 +209,7 @@ def test_a_bundle_with_a_feature_cache(base_bundle, tmp_path, monkeypatch, capsy
         for steps in (1, 2)
     )
     assert 15 < psnr(plain, cached) < 90  # near, and not the same
-    refused = flags() + ["--feature-cache", "2", "--bundle", str(base_bundle.folder), "--engine", "onnxruntime"]
+    refused = [*flags(), "--feature-cache", "2", "--bundle", str(base_bundle.folder), "--engine", "onnxruntime"]
     assert main(["generate", *refused, "--output", str(tmp_path / "talk.mp4")]) != 0
     assert "export it again with --feature-cache-branch 0, or take feature_cache 1" in capsys.readouterr().err
 
