@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """What the ways to save work of sonic-base bring and cost: seconds of a clip, latents, a model that was overfitted.
 
-    python -m bench.fast_base time [--size tiny|mid|full] [--rounds 5] [--side 256] [--frames 4]
+    python -m bench.fast_base time [--size tiny|mid|full] [--rounds 5] [--side 256] [--frames 4] [--by-level]
     python -m bench.fast_base latents [--steps 12] [--frames 9]
     python -m bench.fast_base overfit OUT        # OUT of bench/overfit_base.py
 
 time: the whole UNet and the one that starts from kept features take turns, one run each, with random weights, one
-branch; medians, summed up as the 25 steps of a clip need them. The rest of a video is not in it.
+branch; medians, summed up as the 25 steps of a clip need them. The rest of a video is not in it. --by-level: in a
+machine of less memory, both from the speed of one residual block and one transformer of each level (the probe of
+sonic_ms/base/preflight.py), 2 GB at full size instead of 10.
 latents: the whole loop with a tiny UNet and windows that shift by 7 frames and wrap, with a cache of N steps against
 none: relative L2 of the latents. Random weights: how errors grow, not how a video looks.
 overfit: PSNR, and how much nearer the mouth is to the clip of its own sound, with each way to save work.
@@ -55,19 +57,26 @@ def loop_of(values, **more):
     return settings, options.feature_cache_branch
 
 
+def config_of(size, frames):
+    """UNetConfig of a size by name."""
+    from sonic_ms.base.check import PUBLISHED
+    from sonic_ms.base.configs import UNetConfig
+
+    if size == "full":
+        return PUBLISHED["unet"]
+    shape = {"tiny": TINY, "mid": MID}[size]
+    return UNetConfig(*shape, layers_per_block=1 if size == "tiny" else 2, num_frames=frames)
+
+
 def unet_units(size, side, frames):
     """Table of units whose UNet has random weights, shared by all ways through it."""
     from sonic_ms.base import cells
     from sonic_ms.base.check import PUBLISHED, randomise
-    from sonic_ms.base.configs import UNetConfig
     from sonic_ms.base.units import CACHE_BRANCHES, BaseGear, base_units
     from sonic_ms.runtime.ms import start
 
     start()
-    configs = dict(PUBLISHED)
-    if size != "full":
-        shape = {"tiny": TINY, "mid": MID}[size]
-        configs["unet"] = UNetConfig(*shape, layers_per_block=1 if size == "tiny" else 2, num_frames=frames)
+    configs = PUBLISHED | {"unet": config_of(size, frames)}
     unet = randomise(cells.empty(configs["unet"], "unet"))
     gear = BaseGear(side, side, frames=frames, cache_branches=CACHE_BRANCHES)
     return configs, base_units(configs, gear, lambda _, part, *more: cells.part_of(unet, part))
@@ -94,14 +103,26 @@ def measure(size, side, frames, rounds):
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
-def time_table(size, side, frames, rounds):
+def measure_by_level(size, side, frames):
+    """The same from blocks that are measured alone."""
+    from sonic_ms.base import preflight
+
+    config, latents = config_of(size, frames), side // 8
+    speeds = preflight.probe(config, latents, latents, frames)
+    seconds = {"unet": preflight.step_seconds(config, latents, latents, frames, speeds)}
+    for branch in (0, 1):
+        work = preflight.shallow_operations(config, latents, latents, frames, branch)
+        seconds[f"unet_shallow{branch}"] = work / speeds[0]
+    return seconds
+
+
+def time_table(seconds):
     """Rows of each way: seconds of 25 steps of one window, and their share of what computing everything takes.
 
     The UNet that also gives features is timed as the plain one: it computes the same.
     """
     from sonic_ms.base.guidance import plan, work_of
 
-    seconds = measure(size, side, frames, rounds)
     print(json.dumps({name: round(value, 4) for name, value in seconds.items()}), flush=True)
     rows = []
     for name, values in WAYS.items():
@@ -188,13 +209,15 @@ def main(arguments=None):
     timed.add_argument("--rounds", type=int, default=5)
     timed.add_argument("--side", type=int, default=256, help="pixels of the picture")
     timed.add_argument("--frames", type=int, default=4, help="of a window")
+    timed.add_argument("--by-level", action="store_true", help="from blocks of each level, in less memory")
     latents = what.add_parser("latents")
     latents.add_argument("--steps", type=int, default=12)
     latents.add_argument("--frames", type=int, default=9)
     what.add_parser("overfit").add_argument("out", type=Path, metavar="OUT")
     options = parser.parse_args(arguments)
     if options.what == "time":
-        rows = time_table(options.size, options.side, options.frames, options.rounds)
+        shape = (options.size, options.side, options.frames)
+        rows = time_table(measure_by_level(*shape) if options.by_level else measure(*shape, options.rounds))
     elif options.what == "latents":
         rows = latents_table(options.steps, options.frames)
     else:
