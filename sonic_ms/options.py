@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from sonic_ms.errors import UsageError, short
@@ -35,12 +35,24 @@ def _text(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-def _box(value: Any) -> Any:
+def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] <= value[1] <= 1:
+        raise ValueError("not in order")
+    return value
+
+
 FaceIndex = Annotated[str, BeforeValidator(_text)]
-Box = Annotated[tuple[float, float, float, float], BeforeValidator(_box)]
+Box = Annotated[tuple[float, float, float, float], BeforeValidator(_tuple)]
+Interval = Annotated[tuple[float, float], BeforeValidator(_tuple), AfterValidator(_in_order)]
+# What a tuple of so many numbers is: (its parts, in words).
+TUPLES = {
+    2: ("FIRST,LAST", "two shares from 0 to 1, the first no larger than the last"),
+    4: ("X,Y,W,H", "four numbers x, y, width, height in photo pixels"),
+}
 
 
 class Options(BaseModel):
@@ -149,7 +161,7 @@ def expected(field: FieldInfo) -> str:
     if kind is str:
         return "'largest' or an index such as 0"
     if kind is tuple:
-        return "four numbers x, y, width, height in photo pixels"
+        return TUPLES[_length(field.annotation)][1]
     number = "a whole number" if kind is int else "a number"
     if "ge" in limits and "lt" in limits:
         return f"{number} from {limits['ge']} to 2^{limits['lt'].bit_length() - 1}-1"
@@ -187,14 +199,26 @@ def _plain(annotation: Any) -> type:
     return origin or annotation
 
 
-def _four(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
-    return values
+def _length(annotation: Any) -> int:
+    """Numbers in the tuple of an annotation; 0 where there is none."""
+    if typing.get_origin(annotation) is tuple:
+        return len(typing.get_args(annotation))
+    return max((_length(one) for one in typing.get_args(annotation)), default=0)
+
+
+def _numbers(length: int) -> Callable[[str], tuple[float, ...]]:
+    """The type of a flag that takes so many numbers, separated by commas."""
+
+    def parse_numbers(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != length:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {TUPLES[length][0].lower()}")
+        return values
+
+    return parse_numbers
 
 
 def _merged(kinds: Mapping[str, type[Options]]) -> dict[str, dict[str, FieldInfo]]:
@@ -212,6 +236,8 @@ def _default(fields: Mapping[str, FieldInfo]) -> str:
     def word(value: Any) -> str:
         if isinstance(value, bool):
             return "on" if value else "off"
+        if isinstance(value, tuple):
+            return ",".join(f"{one:g}" for one in value)
         return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     values = {model: word(field.default) for model, field in fields.items()}
@@ -249,7 +275,8 @@ def add_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, type[Options]
         elif chosen := choices(field):
             parser.add_argument(*flags, choices=chosen, **common)
         elif kind is tuple:
-            parser.add_argument(*flags, type=_four, metavar="X,Y,W,H", **common)
+            length = _length(field.annotation)
+            parser.add_argument(*flags, type=_numbers(length), metavar=TUPLES[length][0], **common)
         else:
             parser.add_argument(*flags, type=kind, metavar=kind.__name__.upper(), **common)
 

@@ -134,6 +134,31 @@ def test_branches_one_at_a_time_give_the_same_video(model, plain):
     assert np.abs(apart.astype(int) - plain).max() <= 1
 
 
+def test_quality_fast_saves_work_and_says_what_it_sets(model):
+    """The whole UNet runs at the first of three steps only; a branch at a time, so that two graphs are compiled."""
+    used, run = [], model.generator.networks.networks.run
+
+    class Listening(Counted):
+        def run(self, unit, *arrays):
+            used.append(unit)
+            return run(unit, *arrays)
+
+    kept, model.generator.networks = model.generator.networks, Listening(model.generator.networks)
+    try:
+        settings = {"duration": SECONDS, "min_resolution": 64, "face_box": BOX, "interpolation": False}
+        video = model.generate(
+            str(DEMO_IMAGE), str(DEMO_AUDIO), inference_steps=3, quality="fast", batch_branches=False, **settings
+        )
+        pictures = np.stack(list(video))
+    finally:
+        model.generator.networks = kept
+    calls = {name: used.count(name) for name in set(used) if name.startswith("unet_")}
+    assert calls.pop("unet_context") == 4 and "unet" not in used
+    assert calls == {"unet_features0": 2 * 3, "unet_shallow0": 2 * (2 + 2)}  # two windows; seen and heard
+    assert any(note.startswith("quality fast: feature_cache 3, feature_cache_branch 0") for note in video.notes)
+    assert len(pictures) == FRAMES and pictures.std() > 0
+
+
 def test_calls_leave_no_trace(model, plain):
     """Upstream keeps its settings in a class, where one call changes the next."""
     frames(model, seed=5, dynamic_scale=2.0, inference_steps=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonic_ms import options as stage
-from sonic_ms.base.options import BaseOptions
+from sonic_ms.base.options import BaseOptions, what_quality_sets
 from sonic_ms.edge.options import EdgeOptions
 from sonic_ms.errors import UsageError
 from sonic_ms.options import parse
@@ -113,3 +113,38 @@ def test_the_table_in_the_readme_is_the_declaration():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- options -->\n(.*?)\n<!-- /options -->", text, re.S).group(1)
     assert found == stage.table(all_options())
+
+
+def test_an_interval_is_two_shares_in_order():
+    options = parse(BaseOptions, {"image_guidance_interval": [0, 0.5]})
+    assert options.image_guidance_interval == (0.0, 0.5)
+    for wrong in ([0.5, 0.2], [-0.1, 1], [0, 1.1], [0.5], [0, 0.5, 1], "0,1", [0, float("nan")]):
+        with pytest.raises(UsageError, match="expected two shares from 0 to 1, the first no larger than the last"):
+            parse(BaseOptions, {"audio_guidance_interval": wrong})
+
+
+def test_intervals_and_boxes_are_flags_of_so_many_numbers(capsys):
+    parser = argparse.ArgumentParser()
+    stage.add_flags(parser, all_options())
+    given = parser.parse_args(["--audio-guidance-interval", "0,0.5"])
+    assert stage.from_flags(given, all_options()) == {"audio_guidance_interval": (0.0, 0.5)}
+    for flag, value, words in (
+        ("--audio-guidance-interval", "0,0.5,1", "is not first,last"),
+        ("--face-box", "0,0.5", "is not x,y,w,h"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args([flag, value])
+        assert words in capsys.readouterr().err
+
+
+def test_quality_sets_what_is_not_given():
+    assert parse(BaseOptions, {"quality": "best"}) == parse(BaseOptions, {})
+    fast = parse(BaseOptions, {"quality": "fast"})
+    assert (fast.feature_cache, fast.guidance_reuse, fast.image_guidance_interval) == (3, 3, (0.0, 0.6))
+    mine = parse(BaseOptions, {"quality": "fast", "feature_cache": 1, "image_guidance_interval": [0, 1]})
+    assert (mine.feature_cache, mine.guidance_reuse, mine.image_guidance_interval) == (1, 3, (0.0, 1.0))
+    assert what_quality_sets(mine).startswith("feature_cache 1, feature_cache_branch 0, guidance_reuse 3, image_guid")
+    assert parse(BaseOptions, {"quality": "balanced"}).feature_cache_branch == 1
+    for wrong in ("good", 3, ["fast"]):
+        with pytest.raises(UsageError, match="expected best, balanced or fast"):
+            parse(BaseOptions, {"quality": wrong})

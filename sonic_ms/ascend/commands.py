@@ -87,12 +87,13 @@ def audit_fp16(args):
 
 
 def predict_speed(args):
-    from sonic_ms.ascend.roofline import bundle_costs, format_prediction, predict
+    from sonic_ms.ascend.roofline import bundle_costs, cheaper_costs, format_cheaper, format_prediction, predict
     from sonic_ms.deploy.bundle import Bundle
 
-    costs = bundle_costs(Bundle.load(args.bundle))
+    bundle = Bundle.load(args.bundle)
+    costs = bundle_costs(bundle)
     rows = predict(costs, args.soc)
-    print(format_prediction(rows, costs))
+    print(format_prediction(rows, costs) + format_cheaper(costs, cheaper_costs(bundle, costs), args.soc))
     return [{"soc": chip.soc, "seconds_at_best": best, "seconds_unfused": plain} for chip, best, plain in rows]
 
 

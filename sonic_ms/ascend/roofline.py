@@ -9,6 +9,10 @@ from math import prod
 
 from sonic_ms.ascend.facts import FAMILIES, default_soc, find_chip
 from sonic_ms.ascend.graph import read_onnx
+from sonic_ms.base.denoise import DenoiseSettings
+from sonic_ms.base.guidance import plan, work_of
+from sonic_ms.base.options import QUALITY
+from sonic_ms.base.units import CACHE_BRANCHES
 from sonic_ms.media.audio import FPS
 
 FREE = ("Constant", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape")  # views
@@ -87,11 +91,59 @@ def calls_per_second(units):
     }
 
 
+def cheaper_calls(units):
+    """{name: {unit: runs for one second of video}} of sonic-base's ways to save work, those that a table of units has
+    graphs for; see docs/base.md. None for other models, or for graphs that take all branches at once."""
+    if "unet" not in units or units["unet"].inputs[0].shape[0] > 1:
+        return {}
+    plain, ways = calls_per_second(units), {}
+    branches = [branch for branch in CACHE_BRANCHES if f"unet_shallow{branch}" in units]
+    settings = {
+        "guidance_reuse 2": {"guidance_reuse": 2},
+        "image interval 0,0.6": {"image_guidance_interval": (0, 0.6)},
+    }
+    settings |= {
+        f"feature_cache 2, branch {one}": {"feature_cache": 2, "feature_cache_branch": one} for one in branches
+    }
+    settings |= {f"quality {name}": values for name, values in QUALITY.items() if values}
+    for name, values in settings.items():
+        branch = values.get("feature_cache_branch", 0)
+        cached = values.get("feature_cache", 1) > 1
+        if cached and branch not in branches:
+            continue
+        loop = DenoiseSettings(
+            image_interval=values.get("image_guidance_interval", (0, 1)),
+            guidance_reuse=values.get("guidance_reuse", 1),
+            feature_cache=values.get("feature_cache", 1),
+        )
+        work, window = work_of(plan(loop)), plain["unet"] / (STEPS * GUIDANCE_BRANCHES)
+        runs = (
+            {f"unet_features{branch}": work.whole, f"unet_shallow{branch}": work.shallow}
+            if cached
+            else {"unet": work.whole}
+        )
+        others = {unit: count for unit, count in plain.items() if unit != "unet"}
+        ways[name] = {unit: count * window for unit, count in runs.items()} | others
+    return ways
+
+
 def bundle_costs(bundle):
     """{unit: (runs for one second of video, Cost)} of a bundle, without what runs once a clip (CLIP, the encoder of the
     VAE, the face detector, contexts). Raises WeightsError when an ONNX graph is missing."""
     calls = calls_per_second(bundle.units)
     return {unit: (count, unit_cost(read_onnx(bundle.path(unit, "onnx")))) for unit, count in calls.items()}
+
+
+def cheaper_costs(bundle, costs):
+    """{name: costs as of bundle_costs} of cheaper_calls. costs: of bundle_costs, whose units are not read again."""
+    known = {unit: cost for unit, (_, cost) in costs.items()}
+    ways = {}
+    for name, calls in cheaper_calls(bundle.units).items():
+        for unit in calls:
+            if unit not in known:
+                known[unit] = unit_cost(read_onnx(bundle.path(unit, "onnx")))
+        ways[name] = {unit: (count, known[unit]) for unit, count in calls.items()}
+    return ways
 
 
 def predict(costs, socs=None):
@@ -114,4 +166,19 @@ def format_prediction(rows, costs):
     lines += ["| chip | peak TFLOPS fp16 | GB/s | at best | unfused |", "|---|---|---|---|---|"]
     for chip, best, plain in rows:
         lines.append(f"| {chip.soc} | {chip.peak / 1e12:.1f} | {chip.bandwidth:g} | {best:.3g} | {plain:.3g} |")
+    return "\n".join(lines)
+
+
+def format_cheaper(costs, ways, socs=None):
+    """Markdown: seconds a second of video at best and unfused, a column for each way to save work; "" for none.
+
+    costs: as of bundle_costs; ways: as of cheaper_costs."""
+    if not ways:
+        return ""
+    columns = {"everything": predict(costs, socs)} | {name: predict(one, socs) for name, one in ways.items()}
+    lines = ["", "Ways to save work, at best / unfused:", "", "| chip | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for number, (chip, _, _) in enumerate(columns["everything"]):
+        cells = [f"{rows[number][1]:.3g} / {rows[number][2]:.3g}" for rows in columns.values()]
+        lines.append(f"| {chip.soc} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

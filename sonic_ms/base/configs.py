@@ -35,6 +35,10 @@ class UNetConfig:
         """Channels of every transformer, in the same order."""
         return tuple(self.block_out_channels[level] for level in self.attention_levels)
 
+    def feature_channels(self, branch):
+        """Channels of the features that enter the last `branch` + 1 layers, see unet.FeatureUNet."""
+        return self.block_out_channels[0 if branch < self.layers_per_block else 1]
+
 
 @dataclass(frozen=True)
 class VAEConfig:

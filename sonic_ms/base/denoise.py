@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sonic_ms.base.guidance import Guided, plan
 from sonic_ms.errors import InputMissingError, UsageError, WeightsError
 from sonic_ms.files.weights import TensorFile, write_tensors
-from sonic_ms.nn.host import frame_sinusoids, mask_tokens, time_sinusoids
+from sonic_ms.nn.host import frame_sinusoids, mask_tokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ class DenoiseSettings:
     on both motion buckets; motion_scale: on that of the head alone. fps: generated frames a second, as the UNet is
     told. batch_branches: run the guidance branches as one batch; False needs a third of the memory for activations.
     fixed_batch: the UNet takes all three at once and nothing else, as a graph that was exported so does; otherwise a
-    branch whose weight is 0 is not computed.
+    branch whose weight is 0 is not computed. image_interval, audio_interval: first and last share of the steps, 0 to 1,
+    between which each strength counts; elsewhere it is 1. guidance_reuse: steps for which seen - nothing is used before
+    it is computed again. feature_cache: steps for which the UNet's deep features are, cache_branch: which of them, see
+    unet.FeatureUNet. See guidance.py.
     """
 
     steps: int = 25
@@ -39,18 +43,32 @@ class DenoiseSettings:
     fps: float = 12.5
     batch_branches: bool = True
     fixed_batch: bool = False
+    image_interval: tuple = (0.0, 1.0)
+    audio_interval: tuple = (0.0, 1.0)
+    guidance_reuse: int = 1
+    feature_cache: int = 1
+    cache_branch: int = 0
 
     def __post_init__(self):
         if self.steps < 1 or self.window < 1:
             raise UsageError(f"steps {self.steps} and window {self.window} must be at least 1")
         if not 0 <= self.overlap < self.window:
             raise UsageError(f"overlap {self.overlap} must be from 0 to {self.window - 1}, one less than the window")
+        if self.guidance_reuse < 1 or self.feature_cache < 1:
+            reuse, cache = self.guidance_reuse, self.feature_cache
+            raise UsageError(f"guidance_reuse {reuse} and feature_cache {cache} must be at least 1")
 
     def guidance(self, index):
-        """(image, audio) strength at step `index`."""
-        share = index / max(self.steps - 1, 1)
-        pairs = (self.image_guidance, self.audio_guidance)
-        return tuple(np.float32(first + (last - first) * share) for first, last in pairs)
+        """(image, audio) strength at step `index`; 1 outside of its interval."""
+        share, middle = index / max(self.steps - 1, 1), (index + 0.5) / self.steps
+        strengths = []
+        for (first, last), (start, end) in (
+            (self.image_guidance, self.image_interval),
+            (self.audio_guidance, self.audio_interval),
+        ):
+            inside = start <= middle <= end
+            strengths.append(np.float32(first + (last - first) * share if inside else 1))
+        return tuple(strengths)
 
 
 @dataclass(frozen=True)
@@ -127,12 +145,16 @@ class Contexts:
         return out
 
 
-def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, progress=None, state=None):
+def denoise(
+    unet, context, config, clip, noise, scheduler, settings, scaling, progress=None, state=None, deep=None, shallow=None
+):
     """Latents of all frames, (n, 4, h, w) float32, still scaled by `scaling`.
 
     unet, context: the two Cells of the UNet as functions of arrays. config: their UNetConfig. noise (n, 4, h, w):
     standard normal. scaling: the VAE's scaling factor. progress(step, steps) is called before the first step and after
-    each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there.
+    each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there,
+    with nothing kept of what steps before it computed. deep, shallow: FeatureUNet and ShallowUNet as functions of
+    arrays, for a feature_cache above 1.
     """
     count, _, height, width = noise.shape
     digest = clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest())
@@ -142,45 +164,22 @@ def denoise(unet, context, config, clip, noise, scheduler, settings, scaling, pr
         latents = scheduler.add_noise(np.float32(scaling) * clip.image_latents[None], noise).astype(np.float32)
     contexts = Contexts(context, config, clip, settings.window)
     masks = mask_tokens(config, clip.mask, height, width)
-    image = np.stack([np.zeros_like(clip.image_latents), clip.image_latents, clip.image_latents])
-    image = np.repeat(image[:, None], settings.window, 1).astype(np.float32)  # (3, window, 4, h, w)
+    guided = Guided(unet, deep, shallow, contexts, config, settings, masks, scheduler, clip)
     if progress:
         progress(first, settings.steps)
-    for index in range(first, settings.steps):
+    for step in plan(settings, first):
         total, times = np.zeros_like(latents), np.zeros(count, np.float32)
-        for frames in windows(count, settings.window, settings.overlap, index * settings.shift_offset):
-            prediction = guided(
-                unet, contexts, config, settings, masks, image, index, scheduler, latents[frames], clip, frames
-            )
-            np.add.at(total, frames, scheduler.step(prediction, latents[frames], index))
+        guided.begin(step)
+        for frames in windows(count, settings.window, settings.overlap, step.index * settings.shift_offset):
+            prediction = guided(step, latents[frames], frames)
+            np.add.at(total, frames, scheduler.step(prediction, latents[frames], step.index))
             np.add.at(times, frames, 1)
         latents = total / times[:, None, None, None]
-        resume.save(index + 1, latents)
+        resume.save(step.index + 1, latents)
         if progress:
-            progress(index + 1, settings.steps)
+            progress(step.index + 1, settings.steps)
     resume.discard()
     return latents
-
-
-def guided(unet, contexts, config, settings, masks, image, index, scheduler, noisy, clip, frames):
-    """v-prediction (t, 4, h, w) of one window, guided away from no image and from no audio."""
-    scaled = scheduler.scale_input(noisy, index).astype(np.float32)
-    translation, expression = clip.buckets[frames].mean(0) * settings.dynamic_scale
-    ids = [settings.fps, translation * settings.motion_scale, expression]
-    branches = contexts.branches(frames)
-    image_strength, audio_strength = settings.guidance(index)
-    weights = (1 - image_strength, image_strength - audio_strength, audio_strength)
-    needed = [branch for branch in range(3) if weights[branch] != 0 or settings.fixed_batch]
-    predictions = []
-    for group in [needed] if settings.batch_branches else [[branch] for branch in needed]:
-        sample = np.stack([np.concatenate([scaled, image[branch]], axis=1) for branch in group])  # (b, t, 8, h, w)
-        time, added = time_sinusoids(config, scheduler.timesteps[index], [ids] * len(sample))
-        packed = [np.concatenate(parts) for parts in zip(*[branches[branch] for branch in group])]
-        predictions.append(unet(sample, time, added, masks, *packed, contexts.positions))
-    if len(needed) < 3:
-        return sum(weights[branch] * part for branch, part in zip(needed, np.concatenate(predictions)))
-    nothing, seen, heard = np.concatenate(predictions)
-    return nothing + image_strength * (seen - nothing) + audio_strength * (heard - seen)
 
 
 class Resume:

@@ -13,14 +13,15 @@ from sonic_ms.base.decode import decode_frames, to_pixels, to_unit
 from sonic_ms.base.denoise import Conditions, DenoiseSettings, denoise
 from sonic_ms.base.detect import YoloDetector
 from sonic_ms.base.encode import audio_tokens, motion_buckets, whisper_states
+from sonic_ms.base.guidance import plan, work_of
 from sonic_ms.base.interpolate import interpolate
 from sonic_ms.base.lipsync import in_step
-from sonic_ms.base.options import BaseOptions
+from sonic_ms.base.options import BaseOptions, what_quality_sets
 from sonic_ms.base.preflight import Request, preflight, weight_bytes
 from sonic_ms.base.prepare import clip_tensor, image_tensor, prepare_picture, resize
 from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.base.units import NAME
-from sonic_ms.errors import UsageError
+from sonic_ms.errors import UsageError, WeightsError
 from sonic_ms.media import audio
 
 
@@ -73,7 +74,14 @@ class BaseGenerator:
     def preflight(self, scene, frames, options, progress):
         """ResourceError before any work when the request cannot fit, else a note of what it will take. Not for exported
         graphs: other engines have other memory and speed."""
-        networks = self.networks
+        networks, branch = self.networks, options.feature_cache_branch
+        if options.quality != "best":
+            progress.note(f"quality {options.quality}: " + what_quality_sets(options))
+        if options.feature_cache > 1 and f"unet_shallow{branch}" not in networks.units:
+            raise WeightsError(
+                f"this bundle has no graphs for feature_cache {options.feature_cache}; "
+                f"export it again with --feature-cache-branch {branch}, or take feature_cache 1"
+            )
         if networks.gear is not None:
             return
         height, width = scene.image.shape[:2]
@@ -86,6 +94,8 @@ class BaseGenerator:
             3 if options.batch_branches else 1,
             options.decode_chunk_size,
             2 if networks.engine.precision == "fp16" else 4,
+            work_of(plan(self.loop(options)), options.batch_branches),
+            branch if options.feature_cache > 1 else None,
         )
         estimate = preflight(networks.configs, request, weight_bytes(networks.folder), timed=progress.watched)
         progress.note(str(estimate))
@@ -119,18 +129,7 @@ class BaseGenerator:
         noise = np.random.default_rng(options.seed).standard_normal(shape, np.float32)
         if progress.state:  # other weights make another video of the same inputs
             clip = dataclasses.replace(clip, source=f"{clip.source} {networks.digest()}")
-        loop = DenoiseSettings(
-            steps=options.inference_steps,
-            window=config.num_frames,
-            overlap=options.overlap,
-            shift_offset=options.shift_offset,
-            image_guidance=(options.image_guidance,) * 2,
-            audio_guidance=(options.audio_guidance,) * 2,
-            dynamic_scale=options.dynamic_scale,
-            motion_scale=options.motion_scale,
-            batch_branches=options.batch_branches if networks.gear is None else networks.gear.branches == 3,
-            fixed_batch=networks.gear is not None and networks.gear.branches == 3,
-        )
+        loop = self.loop(options)
         latents = denoise(
             lambda *arrays: networks.run("unet", *arrays),
             lambda *arrays: networks.run("unet_context", *arrays),
@@ -142,9 +141,32 @@ class BaseGenerator:
             scaling,
             lambda step, steps: progress.step("denoise", step, steps),
             progress.state,
+            lambda *arrays: networks.run(f"unet_features{loop.cache_branch}", *arrays),
+            lambda *arrays: networks.run(f"unet_shallow{loop.cache_branch}", *arrays),
         )
         networks.done("unet")
         return latents / np.float32(scaling)
+
+    def loop(self, options):
+        """DenoiseSettings of the options on these networks."""
+        networks = self.networks
+        return DenoiseSettings(
+            steps=options.inference_steps,
+            window=networks.configs["unet"].num_frames,
+            overlap=options.overlap,
+            shift_offset=options.shift_offset,
+            image_guidance=(options.image_guidance,) * 2,
+            audio_guidance=(options.audio_guidance,) * 2,
+            dynamic_scale=options.dynamic_scale,
+            motion_scale=options.motion_scale,
+            batch_branches=options.batch_branches if networks.gear is None else networks.gear.branches == 3,
+            fixed_batch=networks.gear is not None and networks.gear.branches == 3,
+            image_interval=options.image_guidance_interval,
+            audio_interval=options.audio_guidance_interval,
+            guidance_reuse=options.guidance_reuse,
+            feature_cache=options.feature_cache,
+            cache_branch=options.feature_cache_branch,
+        )
 
     def decode(self, latents, options):
         """Yield the frames (3, H, W) in 0..1, interpolated if asked for."""

@@ -7,21 +7,23 @@ import numpy as np
 
 from sonic_ms.base import networks
 from sonic_ms.base.boxes import input_size
-from sonic_ms.base.units import CONFIGS, NAME, BaseGear, base_units
+from sonic_ms.base.units import CACHE_BRANCHES, CONFIGS, NAME, BaseGear, base_units
 from sonic_ms.errors import UsageError
 from sonic_ms.files.digest import weights_digest
 from sonic_ms.runtime.unit import UnitTable
 
 LICENCE = "CC-BY-NC-SA-4.0 (Sonic), Stability AI Community (VAE, CLIP), MIT (Whisper, RIFE), GPL-3.0 (YOLO)"
+UNETS = {"unet", *(f"unet_{way}{branch}" for way in ("features", "shallow") for branch in CACHE_BRANCHES)}
 SINUSOIDS = ("time", "ids", "sinusoids")  # -1..1
 PICTURES = ("first", "second", "masks")  # 0..1
 
 
-def unit_table(folder, precision="fp32", gears=(), chunk=None, for_cpu=False):
+def unit_table(folder, precision="fp32", gears=(), chunk=None, for_cpu=False, cache_branches=()):
     """UnitTable of a converted folder.
 
     gears: one "WIDTHxHEIGHT" in pixels, 512x512 by default. chunk: frames that the decoder takes at once, 1 to 64, 8 by
     default: fewer need less memory. for_cpu: rearrange the UNet for MindSpore on a CPU, see winograd.py.
+    cache_branches: of CACHE_BRANCHES, feature caches to have graphs for, each of them another UNet and a small one.
     Raises UsageError, WeightsError.
     """
     folder = Path(folder)
@@ -31,26 +33,31 @@ def unit_table(folder, precision="fp32", gears=(), chunk=None, for_cpu=False):
     if chunk is not None and not 1 <= chunk <= 64:
         raise UsageError(f"{chunk} frames a chunk; expected 1 to 64")
     configs = networks.CellEngine(folder, precision).configs
-    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=input_size(width, height)[::-1])
+    detector, caches = input_size(width, height)[::-1], tuple(sorted(set(cache_branches)))
+    gear = BaseGear(height, width, chunk or BaseGear.chunk, detector=detector, cache_branches=caches)
 
     def build(network, part, *size):
-        cell = networks.CellEngine(folder, precision).cell(network, *size)  # a fresh one, freed after its export
-        return getattr(cell, part) if part else cell
+        from sonic_ms.base import cells
 
-    def use_winograd(unet):
+        cell = networks.CellEngine(folder, precision).cell(network, *size)  # a fresh one, freed after its export
+        return cells.part_of(cell, part)
+
+    def use_winograd(cell):
         from sonic_ms.base.winograd import rearrange
 
-        return rearrange(unet, height // configs["vae"].downscale, width // configs["vae"].downscale)
+        rearrange(getattr(cell, "unet", cell), height // configs["vae"].downscale, width // configs["vae"].downscale)
+        return cell
 
+    units = base_units(configs, gear, build, precision)
     return UnitTable(
         NAME,
-        base_units(configs, gear, build, precision),
+        units,
         sample_inputs,
         asdict(gear),
         configs,
         weights_digest(folder, CONFIGS),
         LICENCE,
-        {"unet": use_winograd} if for_cpu else {},
+        dict.fromkeys(UNETS & set(units), use_winograd) if for_cpu else {},
     )
 
 

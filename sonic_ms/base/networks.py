@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.base.units import BUILT_FOR_A_SIZE, CELL_OF, CONFIGS, BaseGear, base_units
+from sonic_ms.base.units import BUILT_FOR_A_SIZE, CACHE_BRANCHES, CELL_OF, CONFIGS, BaseGear, base_units
 from sonic_ms.errors import EngineError, WeightsError
 from sonic_ms.files.config import from_dict
 from sonic_ms.files.digest import weights_digest
@@ -60,8 +60,9 @@ class CellEngine:
             raise WeightsError(f"{folder} lacks {', '.join(missing)}; convert it with sonic-ms convert")
         self.configs = {name: load_config(kind, self.folder / name) for name, kind in CONFIGS.items()}
         # Only names and types of this table are used, its shapes are those of one gear.
-        self.units = base_units(self.configs, BaseGear(512, 512), None, precision)
-        self._cells = {}
+        gear = BaseGear(512, 512, cache_branches=CACHE_BRANCHES)
+        self.units = base_units(self.configs, gear, None, precision)
+        self._cells, self._parts = {}, {}
 
     def cell(self, network, *size):
         """A loaded Cell; `size` is (height, width) where the network is built for one."""
@@ -74,6 +75,16 @@ class CellEngine:
             self._cells[key] = cells.load(self.folder, self.configs[network], *key, precision=self.precision)
         return self._cells[key]
 
+    def _part(self, cell, network, part):
+        """A part of a Cell, always the same object: it holds the graphs that were compiled."""
+        from sonic_ms.base.cells import part_of
+
+        if part is None:
+            return cell
+        if (network, part) not in self._parts:
+            self._parts[network, part] = part_of(cell, part)
+        return self._parts[network, part]
+
     def prepare(self, unit):
         """Nothing: which shapes a Cell will be compiled for is known when it runs."""
 
@@ -84,7 +95,7 @@ class CellEngine:
         network, part = CELL_OF[unit]
         arrays = [inputs[one.name] for one in self.units[unit].inputs]
         cell = self.cell(network, *(arrays[0].shape[2:] if network in BUILT_FOR_A_SIZE else ()))
-        cell = getattr(cell, part) if part else cell
+        cell = self._part(cell, network, part)
         half = next(iter(cell.get_parameters())).dtype == self._ms.float16  # a trained one may be, in another precision
         dtype = np.float16 if half else np.float32
         out = cell(*[self._ms.Tensor(np.ascontiguousarray(array, dtype)) for array in arrays])
@@ -96,6 +107,7 @@ class CellEngine:
         """Give back the memory of a network, unless networks are kept."""
         if not self.keep:
             self._cells = {key: cell for key, cell in self._cells.items() if key[0] != network}
+            self._parts = {key: part for key, part in self._parts.items() if key[0] != network}
 
     def info(self):
         return {
@@ -107,7 +119,7 @@ class CellEngine:
 
     @in_turn
     def close(self):
-        self._cells = {}
+        self._cells, self._parts = {}, {}
 
 
 def open_folder(folder, precision="fp32", keep=True, trained=None):

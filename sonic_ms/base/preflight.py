@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sonic_ms.base.guidance import Work
 from sonic_ms.errors import ResourceError
 from sonic_ms.runtime.turns import in_turn
 
@@ -31,7 +32,8 @@ WORTH_A_PROBE = 5e13
 @dataclass(frozen=True)
 class Request:
     """Shape of a request: picture in pixels, generated frames, denoising steps, the loop's windows, branches at once,
-    frames decoded together, bytes of a number."""
+    frames decoded together, bytes of a number. work: guidance.Work, None for all branches at every step. cache_branch:
+    of the feature cache, None without one."""
 
     height: int
     width: int
@@ -41,6 +43,13 @@ class Request:
     branches: int = 3
     chunk: int = 8
     itemsize: int = 4
+    work: Work | None = None
+    cache_branch: int | None = None
+
+    @property
+    def planned(self):
+        """guidance.Work of all steps."""
+        return self.work or Work(3 * self.steps, 0, 1, 0)
 
     def windows(self, config):
         """Windows of one step."""
@@ -110,6 +119,25 @@ def unet_operations(config, height, width, frames):
     return totals
 
 
+def shallow_operations(config, height, width, frames, branch):
+    """Multiplications of a step of one branch that starts from kept features: all are of level 0."""
+    blocks = unet_blocks(config)
+    pixels, total = height * width, 0
+    for _, channels_in, channels, _ in (*blocks[:branch], *blocks[-1 - branch :]):
+        total += res_operations(channels_in, channels, pixels, frames)
+        total += transformer_operations(channels, pixels, frames, frames, config.audio_context_tokens)
+    return total
+
+
+def kept_bytes(config, request, pixels):
+    """Bytes of the features that a cache keeps of every frame and branch, in float16, and of one window's, in float32;
+    pixels: of the latents."""
+    if request.cache_branch is None:
+        return 0
+    each = config.feature_channels(request.cache_branch) * pixels
+    return 2 * 3 * request.frames * each + 4 * request.branches * config.num_frames * each
+
+
 def decoder_operations(config, height, width, frames):
     """Multiplications of decoding `frames` frames; height and width of the latents."""
     channels = tuple(reversed(config.block_out_channels))
@@ -147,7 +175,11 @@ def memory(configs, request, weights):
     live = UNET_TENSORS * window * pixels * unet.block_out_channels[0] * request.itemsize
     scores = min(MAX_SCORES, window * unet.num_attention_heads[0] * pixels**2)  # before and after the softmax
     live = max(live + 2 * 4 * scores, decoder_live(vae, request))
-    return START_BYTES + weights * (1 + PACKED_SHARE) + COMPILED_BYTES * blocks + live
+    # A graph for every size of batch; that they share no more than the weights was not measured.
+    work, branch = request.planned, request.cache_branch or 0
+    graphs = blocks * work.whole_batches + (2 * branch + 1) * work.shallow_batches
+    packed = PACKED_SHARE * work.whole_batches
+    return START_BYTES + weights * (1 + packed) + COMPILED_BYTES * graphs + live + kept_bytes(unet, request, pixels)
 
 
 def probe(config, height, width, frames=4):
@@ -204,7 +236,16 @@ def operations(configs, request):
     """Multiplications of all denoising steps."""
     unet, downscale = configs["unet"], configs["vae"].downscale
     size = request.height // downscale, request.width // downscale
-    return 3 * request.steps * request.windows(unet) * sum(unet_operations(unet, *size, unet.num_frames))
+    whole = request.planned.whole * sum(unet_operations(unet, *size, unet.num_frames))
+    return request.windows(unet) * (whole + _shallow_operations(unet, request, *size))
+
+
+def _shallow_operations(unet, request, height, width):
+    """Multiplications of the steps of one window that start from kept features."""
+    if request.cache_branch is None:
+        return 0
+    each = shallow_operations(unet, height, width, unet.num_frames, request.cache_branch)
+    return request.planned.shallow * each
 
 
 def step_seconds(config, height, width, frames, speeds):
@@ -216,9 +257,10 @@ def estimate(configs, request, weights, speeds):
     """Estimate of a request. configs: of unet and vae; weights: their bytes; speeds: of `probe`."""
     unet, vae = configs["unet"], configs["vae"]
     height, width = request.height // vae.downscale, request.width // vae.downscale
-    step = 3 * request.windows(unet) * step_seconds(unet, height, width, unet.num_frames, speeds)
+    whole = request.planned.whole * step_seconds(unet, height, width, unet.num_frames, speeds)
+    denoising = request.windows(unet) * (whole + _shallow_operations(unet, request, height, width) / speeds[0])
     decoding = decoder_operations(vae, height, width, request.frames) / speeds[0]
-    return Estimate(request.steps * step + decoding, memory(configs, request, weights) / GB)
+    return Estimate(denoising + decoding, memory(configs, request, weights) / GB)
 
 
 def preflight(configs, request, weights, timed=True):

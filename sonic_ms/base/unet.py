@@ -314,8 +314,13 @@ class UNet(nn.Cell):
     def construct(
         self, sample, time, ids, masks, key, value, clip, temporal_key, temporal_value, temporal_clip, positions
     ):
-        b, frames, c, h, w = sample.shape
         packed = (key, value, clip, temporal_key, temporal_value, temporal_clip)
+        prediction, _ = self.whole(0, sample, time, ids, masks, packed, positions)
+        return prediction
+
+    def whole(self, branch, sample, time, ids, masks, packed, positions):
+        """(prediction, features that `shallow` goes on from), see FeatureUNet."""
+        b, frames, c, h, w = sample.shape
         embedding = silu(self.time_embedding(time) + self.add_embedding(ids))  # every use starts with this SiLU
         x = self.conv_in(ops.reshape(sample, (b * frames, c, h, w)))
         skips, index = (x,), 0
@@ -333,8 +338,11 @@ class UNet(nn.Cell):
         x = self.attend(self.mid_attention, x, packed, masks, positions, index, frames, h, w)
         index += 1
         x = self.mid_block.resnets[1](x, embedding, frames)
+        features = x
         for level, block in enumerate(self.up_blocks):
             for layer, resnet in enumerate(block.resnets):
+                if level == len(self.up_blocks) - 1 and layer == len(block.resnets) - 1 - branch:
+                    features = x
                 x = resnet(ops.concat((x, skips[-1]), 1), embedding, frames)
                 skips = skips[:-1]
                 if len(block.attentions) > 0:
@@ -342,8 +350,30 @@ class UNet(nn.Cell):
                     index += 1
             if level < len(self.upsamplers):
                 x = self.upsamplers[level](x)
+        return self.out(x, frames), features
+
+    def shallow(self, branch, sample, time, ids, masks, packed, positions, features):
+        """The prediction from features of an earlier step, see ShallowUNet."""
+        b, frames, c, h, w = sample.shape
+        embedding = silu(self.time_embedding(time) + self.add_embedding(ids))
+        x = self.conv_in(ops.reshape(sample, (b * frames, c, h, w)))
+        skips = (x,)
+        down, up = self.down_blocks[0], self.up_blocks[len(self.up_blocks) - 1]
+        for layer in range(branch):
+            x = down.resnets[layer](x, embedding, frames)
+            x = self.attend(down.attentions[layer], x, packed, masks, positions, layer, frames, h, w)
+            skips = (*skips, x)
+        x = features
+        for back in range(branch, -1, -1):  # layers from the end
+            layer, index = len(up.resnets) - 1 - back, len(self.channels) - 1 - back
+            x = up.resnets[layer](ops.concat((x, skips[back]), 1), embedding, frames)
+            x = self.attend(up.attentions[layer], x, packed, masks, positions, index, frames, h, w)
+        return self.out(x, frames)
+
+    def out(self, x, frames):
+        """Features of the last layer (b*t, c0, h, w) -> prediction (b, t, out, h, w)."""
         x = self.conv_out(silu(self.conv_norm_out(x)))
-        return ops.reshape(x, (b, frames, -1, h, w))
+        return ops.reshape(x, (x.shape[0] // frames, frames, *x.shape[1:]))
 
     def attend(self, transformer, x, packed, masks, positions, index, frames, h, w):
         """Run transformer number `index` with its share of the packed inputs."""
@@ -359,3 +389,38 @@ class SonicUNet(nn.Cell):
         super().__init__()
         self.context = UNetContext(config)
         self.denoiser = UNet(config, max_scores)
+
+
+class FeatureUNet(nn.Cell):
+    """A UNet that also gives the features from which ShallowUNet can go on at the next steps, (b*t, c, h, w).
+
+    DeepCache (Ma et al., CVPR 2024): features of the deep levels change slowly from step to step. branch: layers of the
+    first level that ShallowUNet still runs on the way down, 0 to layers_per_block, and one more on the way up; the
+    features are what enters those. The weights are those of `unet`, under their own names.
+    """
+
+    def __init__(self, unet, branch):
+        super().__init__(auto_prefix=False)
+        self.unet, self.branch = unet, branch
+
+    def construct(
+        self, sample, time, ids, masks, key, value, clip, temporal_key, temporal_value, temporal_clip, positions
+    ):
+        packed = (key, value, clip, temporal_key, temporal_value, temporal_clip)
+        return self.unet.whole(self.branch, sample, time, ids, masks, packed, positions)
+
+
+class ShallowUNet(nn.Cell):
+    """The prediction of a step (b, t, out, h, w) from the features that FeatureUNet gave at an earlier one: only the
+    first layers of the finest level are computed, and the last ones."""
+
+    def __init__(self, unet, branch):
+        super().__init__(auto_prefix=False)
+        self.unet, self.branch = unet, branch
+
+    def construct(
+        self, sample, time, ids, masks, key, value, clip, temporal_key, temporal_value, temporal_clip, positions,
+        features,
+    ):  # fmt: skip
+        packed = (key, value, clip, temporal_key, temporal_value, temporal_clip)
+        return self.unet.shallow(self.branch, sample, time, ids, masks, packed, positions, features)

@@ -23,6 +23,10 @@ CONFIGS = {
 CELL_OF = {  # unit -> (network, part of its Cell, None for the whole)
     "unet": ("unet", "denoiser"),
     "unet_context": ("unet", "context"),
+    "unet_features0": ("unet", "features0"),
+    "unet_features1": ("unet", "features1"),
+    "unet_shallow0": ("unet", "shallow0"),
+    "unet_shallow1": ("unet", "shallow1"),
     "vae_encoder": ("vae", "encoder"),
     "vae_decoder": ("vae", "decoder"),
     "clip": ("clip", None),
@@ -32,13 +36,16 @@ CELL_OF = {  # unit -> (network, part of its Cell, None for the whole)
     "rife": ("rife", None),
     "yoloface": ("yoloface", None),
 }
+CACHE_BRANCHES = (0, 1)  # see unet.FeatureUNet
 BUILT_FOR_A_SIZE = ("rife",)  # these units' Cells are built for one (height, width) of the picture
 
 
 @dataclass(frozen=True)
 class BaseGear:
     """Sizes that fix the graphs of sonic-base: picture in pixels, frames the decoder takes at once, guidance branches
-    in one batch (3 is faster, 1 needs a third of the memory), and the detector's input (height, width)."""
+    in one batch (3 is faster, 1 needs a third of the memory), and the detector's input (height, width).
+
+    cache_branches: feature caches that there are graphs for, each of them two; see unet.FeatureUNet."""
 
     height: int
     width: int
@@ -46,6 +53,7 @@ class BaseGear:
     branches: int = 1
     frames: int | None = None  # of the UNet's window; None: as the checkpoint says
     detector: tuple[int, int] = (416, 416)
+    cache_branches: tuple[int, ...] = ()
 
 
 def base_units(configs, gear, build, precision="fp32"):
@@ -77,20 +85,23 @@ def base_units(configs, gear, build, precision="fp32"):
         names = ("key", "value", "clip")
         return [tensor(prefix + name, n, 1 if name == "clip" else tokens, total) for name in names]
 
+    step = [
+        tensor("sample", branches, frames, unet.in_channels, height, width),
+        tensor("time", branches, unet.block_out_channels[0]),
+        tensor("ids", branches, unet.projection_class_embeddings_input_dim),
+        tensor("masks", 1, masked, 1),
+        *contexts(branches * frames, ""),
+        *contexts(branches, "temporal_"),
+        tensor("positions", frames, total),
+    ]
+    prediction = tensor("prediction", branches, frames, unet.out_channels, height, width)
+    caches = []
+    for branch in gear.cache_branches:
+        features = tensor("features", branches * frames, unet.feature_channels(branch), height, width)
+        caches.append(unit(f"unet_features{branch}", step, [prediction, features]))
+        caches.append(unit(f"unet_shallow{branch}", [*step, features], [prediction]))
     units = (
-        unit(
-            "unet",
-            [
-                tensor("sample", branches, frames, unet.in_channels, height, width),
-                tensor("time", branches, unet.block_out_channels[0]),
-                tensor("ids", branches, unet.projection_class_embeddings_input_dim),
-                tensor("masks", 1, masked, 1),
-                *contexts(branches * frames, ""),
-                *contexts(branches, "temporal_"),
-                tensor("positions", frames, total),
-            ],
-            [tensor("prediction", branches, frames, unet.out_channels, height, width)],
-        ),
+        unit("unet", step, [prediction]),
         unit(
             "unet_context",
             [
@@ -151,4 +162,4 @@ def base_units(configs, gear, build, precision="fp32"):
             ],
         ),
     )
-    return {one.name: one for one in units}
+    return {one.name: one for one in (*units, *caches)}

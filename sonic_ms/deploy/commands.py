@@ -16,12 +16,14 @@ def export_arguments(parser):
         help="sonic-base: frames the decoder's graph takes at once; fewer need less memory (default: 8)")  # fmt: skip
     add("--for-cpu", action="store_true",
         help="sonic-base: a UNet that MindSpore runs faster on a CPU, in more memory; for nothing else")  # fmt: skip
+    add("--feature-cache-branch", type=int, choices=(0, 1), action="append", metavar="0|1",
+        help="sonic-base: graphs for --feature-cache, repeatable; each adds the size of the UNet")  # fmt: skip
     add("--out", required=True, help="folder of the bundle, must not exist")
 
 
 def export(args):
     from sonic_ms.deploy.export import FORMATS, export
-    from sonic_ms.pipeline import unit_table
+    from sonic_ms.pipeline import model_of, unit_table
 
     formats = tuple(args.format.split(",")) if args.format else ("mindir",) if args.for_cpu else FORMATS
     if not set(formats) <= set(FORMATS):
@@ -29,6 +31,12 @@ def export(args):
     if args.for_cpu and "onnx" in formats:
         raise UsageError("--for-cpu is for MINDIR; leave it out, or --format onnx")
     sizes = {"gears": args.gear, "chunk": args.decode_chunk_size, "for_cpu": args.for_cpu}
+    if args.feature_cache_branch:
+        if model_of(args.model) != "sonic-base":
+            raise UsageError(
+                f"--feature-cache-branch is for sonic-base, and {args.model} is another model; leave it out"
+            )
+        sizes["cache_branches"] = args.feature_cache_branch
     table = unit_table(args.model, precision=args.dtype, **sizes)
     bundle = export(table, args.out, formats, args.dtype, lambda line: print(line, file=sys.stderr, flush=True))
     print(args.out)

@@ -10,6 +10,7 @@ from sonic_ms.runtime.ms import start
 from sonic_ms.train.loop.distributed import started_in_group
 
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
+    "base_distill": ("sonic_ms.train.base.distill", "BaseDistillConfig"),
     "base_finetune": ("sonic_ms.train.base.finetune", "BaseFinetuneConfig"),
     "edge_audio": ("sonic_ms.train.edge.audio", "EdgeAudioConfig"),
     "edge_distill": ("sonic_ms.train.edge.distill", "EdgeDistillConfig"),

@@ -6,7 +6,16 @@ from onnx import TensorProto, shape_inference
 
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.ascend.graph import from_onnx
-from sonic_ms.ascend.roofline import bundle_costs, calls_per_second, format_prediction, predict, seconds, unit_cost
+from sonic_ms.ascend.roofline import (
+    bundle_costs,
+    calls_per_second,
+    cheaper_calls,
+    format_cheaper,
+    format_prediction,
+    predict,
+    seconds,
+    unit_cost,
+)
 from sonic_ms.base.units import BaseGear, base_units
 from sonic_ms.edge.units import edge_units
 from sonic_ms.errors import WeightsError
@@ -92,3 +101,32 @@ def test_table(tmp_path):
     del bundle.manifest["units"]["edge_audio"]["onnx"]
     with pytest.raises(WeightsError, match="has no onnx of edge_audio"):
         bundle_costs(bundle)
+
+
+def test_ways_to_save_work_are_columns():
+    from sonic_ms.base.check import PUBLISHED
+
+    units = base_units(PUBLISHED, BaseGear(512, 512, cache_branches=(0,)), None)
+    ways = cheaper_calls(units)
+    assert "quality fast" in ways and "quality balanced" not in ways  # which is of the other branch
+    once = 12.5 / 25  # windows for a second
+    assert ways["guidance_reuse 2"]["unet"] == once * (13 * 3 + 12 * 2)
+    cached = ways["feature_cache 2, branch 0"]
+    assert (cached["unet_features0"], cached["unet_shallow0"]) == (
+        once * 13 * 3,
+        once * 12 * 3,
+    ) and "unet" not in cached
+    assert cached["rife"] == 12.5
+    assert set(cheaper_calls(base_units(PUBLISHED, BaseGear(512, 512), None))) == {
+        "guidance_reuse 2", "image interval 0,0.6"
+    }  # fmt: skip
+    assert cheaper_calls(base_units(PUBLISHED, BaseGear(512, 512, branches=3), None)) == {}
+    assert cheaper_calls(edge_units(sides=(256,))) == {}
+    one = unit_cost(from_onnx(shape_inference.infer_shapes(conv_model())))
+    costs, fewer = {"unet": (37.5, one)}, {"half": {"unet": (18.75, one)}}
+    lines = format_cheaper(costs, fewer, ["Ascend310P3"]).splitlines()
+    best, plain = seconds(one, find_chip("Ascend310P3"))
+    assert lines[-3] == "| chip | everything | half |"
+    numbers = [f"{count * best:.3g} / {count * plain:.3g}" for count in (37.5, 18.75)]
+    assert lines[-1] == f"| Ascend310P3 | {numbers[0]} | {numbers[1]} |"
+    assert format_cheaper(costs, {}) == ""

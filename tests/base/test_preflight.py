@@ -11,6 +11,8 @@ from bench import check_preflight
 from sonic_ms.base import preflight
 from sonic_ms.base.check import PUBLISHED
 from sonic_ms.base.configs import UNetConfig
+from sonic_ms.base.denoise import DenoiseSettings
+from sonic_ms.base.guidance import plan, work_of
 from sonic_ms.errors import ResourceError
 from tests.support.torch_reference import SonicUNet
 
@@ -135,3 +137,28 @@ def test_only_long_requests_are_probed(monkeypatch):
 )
 def test_what_a_video_will_take_in_words(seconds, line):
     assert str(preflight.Estimate(seconds, 9.84)) == line
+
+
+def test_a_cache_costs_memory_and_saves_time():
+    """25 frames at 512x512: three branches of 320 channels in half floats, and one window's in whole ones."""
+    plain = preflight.Request(512, 512, 50, 25)
+    work = work_of(plan(DenoiseSettings(feature_cache=2, guidance_reuse=2)))
+    cached = preflight.Request(512, 512, 50, 25, work=work, cache_branch=0)
+    features = 320 * 64 * 64
+    more = preflight.memory(PUBLISHED, cached, 6.3e9) - preflight.memory(PUBLISHED, plain, 6.3e9)
+    kept = features * (50 * 3 * 2 + 3 * 25 * 4)
+    assert (work.whole_batches, work.shallow_batches) == (1, 1)  # all three whole, or two of them fast
+    assert more == pytest.approx(kept + preflight.COMPILED_BYTES, rel=0.01)
+    share = preflight.operations(PUBLISHED, cached) / preflight.operations(PUBLISHED, plain)
+    assert 0.53 < share < 0.56
+    speeds = (1e11,) * 4
+    seconds = [preflight.estimate(PUBLISHED, one, 6.3e9, speeds).seconds for one in (plain, cached)]
+    assert seconds[1] < 0.57 * seconds[0]
+
+
+def test_the_fast_part_is_the_first_and_the_last_layers():
+    config = UNetConfig((32, 64), (1, 2), 24, 16, 48, layers_per_block=2, num_frames=3)
+    last = preflight.res_operations(64, 32, 100, 3) + preflight.transformer_operations(32, 100, 3, 3, 32)
+    first = preflight.res_operations(32, 32, 100, 3) + preflight.transformer_operations(32, 100, 3, 3, 32)
+    assert preflight.shallow_operations(config, 10, 10, 3, 0) == last
+    assert preflight.shallow_operations(config, 10, 10, 3, 1) == first + 2 * last

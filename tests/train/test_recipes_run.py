@@ -27,6 +27,12 @@ STEPS, VALIDATE = 3, 2  # so that a validation is not only the one at the end
 
 # What a recipe is run with instead of its own sizes. A new recipe needs a line here.
 SMALL = {
+    "base_distill": {
+        "trainable": ["audio"],
+        "frames": 2,
+        "loop": {"precision": "fp32", "accumulation": 1},
+        "recompute": False,
+    },
     "base_finetune": {"trainable": ["audio"], "frames": 2, "loop": {"precision": "fp32", "accumulation": 1}},
     "edge_audio": {"utterances": 4},
     "edge_distill": {"loop": {"batch_size": 2}},
@@ -38,6 +44,7 @@ SMALL = {
     },
 }
 WRITES = {
+    "base_distill": "model/unet",
     "base_finetune": "model/unet",
     "edge_audio": "audio",
     "edge_distill": "model/audio",
@@ -45,6 +52,7 @@ WRITES = {
     "syncnet": "syncnet",
 }
 NEEDS = {
+    "base_distill": ("shards",),
     "base_finetune": ("shards",),
     "syncnet": ("shards",),
     "edge_distill": ("teacher",),
