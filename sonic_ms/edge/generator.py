@@ -71,6 +71,32 @@ class EdgeGenerator:
         return curves_of(hear(lambda mel: self.engine.run("edge_audio", {"mel": mel})["heard"], samples), self.heard)
 
 
+class SquareRenderer:
+    """Renders the moving square of a portrait with a unit of `batch` frames a call."""
+
+    def __init__(self, engine, scene, unit, batch):
+        self.engine, self.scene, self.unit, self.batch = engine, scene, unit, batch
+        side, rig = scene.crop.shape[0], scene.rig
+        rows, columns = placement(rig.roi, side)
+        self.painted = np.ix_(rows.any(1), columns.any(0))  # the painter's rectangle: the only place for new colours
+        self.constants = {"texture": make_texture(scene.crop), "rows": rows, "columns": columns}
+
+    def render(self, curves, pose):
+        """Squares, uint8 (side, side, 3), of at most `batch` frames. curves: (n, 8); pose: (n, 6) as in rig.POSE."""
+        import cv2
+
+        parameters = frame_parameters(self.scene.rig, curves, pose)
+        count = len(parameters)
+        padded = np.pad(parameters, ((0, self.batch - count), (0, 0)), mode="edge")
+        outputs = self.engine.run(self.unit, {**self.constants, "parameters": padded})
+        planes = (outputs["frames"][:, :count] + 0.5).astype(np.uint8)  # (3, count, side, side)
+        for i in range(count):
+            frame = cv2.merge(planes[:, i])
+            if self.scene.tone is not None:
+                frame[self.painted] = self.scene.tone.apply(frame[self.painted])
+            yield frame
+
+
 class Squares:
     """The moving squares of a portrait, rendered while they are iterated, EDGE_BATCH at a time.
 
@@ -81,24 +107,11 @@ class Squares:
         self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
 
     def __iter__(self):
-        import cv2
-
-        side, rig = self.scene.crop.shape[0], self.scene.rig
-        rows, columns = placement(rig.roi, side)
-        painted = np.ix_(rows.any(1), columns.any(0))  # the painter's rectangle: the only place for new colours
-        constants = {"texture": make_texture(self.scene.crop), "rows": rows, "columns": columns}
+        unit = f"edge_render_{self.scene.crop.shape[0]}"
+        renderer = SquareRenderer(self.engine, self.scene, unit, EDGE_BATCH)
         for first in range(0, len(self.curves), EDGE_BATCH):
             batch = slice(first, first + EDGE_BATCH)
-            parameters = frame_parameters(rig, self.curves[batch], self.pose[batch])
-            count = len(parameters)
-            padded = np.pad(parameters, ((0, EDGE_BATCH - count), (0, 0)), mode="edge")
-            outputs = self.engine.run(f"edge_render_{side}", {**constants, "parameters": padded})
-            planes = (outputs["frames"] + 0.5).astype(np.uint8)  # (3, EDGE_BATCH, side, side)
-            for i in range(count):
-                frame = cv2.merge(planes[:, i])
-                if self.scene.tone is not None:
-                    frame[painted] = self.scene.tone.apply(frame[painted])
-                yield frame
+            yield from renderer.render(self.curves[batch], self.pose[batch])
 
 
 def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
