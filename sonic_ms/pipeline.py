@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,9 +20,10 @@ from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face, upright
 from sonic_ms.face.mesh import Face
 from sonic_ms.files.model import read_model_file
-from sonic_ms.labels.save import Labels
+from sonic_ms.labels.save import Labels, mark_of
 from sonic_ms.labels.visible import VisibleLabel
-from sonic_ms.labels.watermark import too_little
+from sonic_ms.labels.watermark import Marker, too_little
+from sonic_ms.live.session import Clock, LiveSession, frames_ahead
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
@@ -180,6 +182,29 @@ class TalkingModel:
         progress = Progress(report, note, cancelled, state)
         return generate(self.generator, image, audio, sample_rate, progress, options)
 
+    def live(
+        self,
+        image: Source,
+        look_ahead: float = 0.2,
+        microphone: bool = False,
+        clock: Clock | None = None,
+        note: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> LiveSession:
+        """A session in which the portrait speaks what is pushed while it is spoken; see docs/live.md.
+
+        Args:
+            image: as for `generate`.
+            look_ahead: seconds, 0 to 1, that the mouth sees ahead, and by which the sound is shown late.
+            microphone: the sound comes as fast as it is spoken; what waits too long is left out.
+            clock: keeps the session's time, see live.session.Clock; the machine's by default.
+            note: called with what the user may want to know of the photo.
+            options: fields of the model's Options but those that need the whole recording.
+        Raises:
+            UsageError, also of a model that makes whole videos only; InputMissingError, ImageError, FaceError.
+        """
+        return open_live(self.generator, image, look_ahead, microphone, clock, Progress(note=note), options)
+
 
 def generate(
     generator: Generator,
@@ -197,11 +222,9 @@ def generate(
     samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, notes=notes, **rate)
     if unheard := speech_note(samples):
         notes.append(unheard)
-    photo = load_image(image)
-    face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
-    photo, face, turned = upright(photo, face)
-    for text in notes + more + turned:
+    for text in notes:
         progress.note(text)
+    photo, face = _portrait(generator, image, settings, progress)
     scene = generator.prepare(photo, face, settings, progress)
     fps = generator.fps(settings)
     count = math.ceil(frame_count(len(samples)) * fps / FPS)
@@ -224,6 +247,57 @@ def generate(
     source = None if isinstance(audio, np.ndarray) else audio
     labels = Labels(_number(generator.name, photo, samples, settings), watermark)
     return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _portrait(generator: Generator, image: Source, settings: Options, progress: Progress) -> tuple[np.ndarray, Face]:
+    """The photo, upright, and the face that was asked for. Raises InputMissingError, ImageError, FaceError."""
+    photo = load_image(image)
+    face, notes = choose_face(photo, generator.detector, settings.face, settings.face_box)
+    photo, face, turned = upright(photo, face)
+    for text in notes + turned:
+        progress.note(text)
+    return photo, face
+
+
+OF_RECORDINGS = (
+    "duration",
+    "lip_sync_correction",
+    "align_offset",
+    "max_audio_seconds",
+)  # options that need a whole one
+
+
+def open_live(
+    generator: Generator,
+    image: Source,
+    look_ahead: float,
+    microphone: bool,
+    clock: Clock | None,
+    progress: Progress,
+    options: dict[str, Any],
+) -> LiveSession:
+    """See TalkingModel.live."""
+    check_process()
+    frames_ahead(look_ahead)  # before the work
+    settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
+    if not hasattr(generator, "live"):
+        raise UsageError(f"{generator.name} makes whole videos only; live needs {DEFAULT_MODEL}")
+    if wrong := settings.model_fields_set & set(OF_RECORDINGS):
+        raise UsageError(f"options: {min(wrong)} is for whole recordings; leave it out of a live session")
+    photo, face = _portrait(generator, image, settings, progress)
+    scene, speaker = generator.live(photo, face, settings, progress)
+    height, width = scene.frame.shape[:2]
+    label = _visible_label(settings, face, photo.shape, (width, height))
+    number = secrets.token_hex(16)
+    mark = Marker(mark_of(number)) if _watermark(settings, (width, height), math.inf, progress) else None
+    paste = Paster(scene).paste
+
+    def finish(square: np.ndarray, index: int) -> np.ndarray:
+        frame = paste(square)
+        frame = label(frame) if label else frame
+        return mark(frame, index / FPS) if mark else frame
+
+    return LiveSession(speaker, finish, (width, height), number, look_ahead, microphone, clock=clock)
 
 
 def _visible_label(settings: Options, face: Face, photo: tuple[int, ...], size: tuple[int, int]) -> VisibleLabel | None:

@@ -1,18 +1,21 @@
 """sonic-edge while the speech comes in: frames of sound in, moving squares out, each with a bounded look-ahead.
 
 The causal form of generator.frames. What the whole recording says there is said here by what was heard so far: the
-floor of the log-mel by a maximum that fades, rest by a pause that has lasted, noise and loudness by the last ten seconds.
+floor of the log-mel by a maximum that fades, rest by a pause that has lasted, noise and loudness by the last ten
+seconds.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from sonic_ms.edge.audio_features import RANGE
 from sonic_ms.edge.curves import CURVES
-from sonic_ms.edge.generator import SquareRenderer
 from sonic_ms.edge.heard import curves_of
 from sonic_ms.edge.live_idle import LiveIdle
 from sonic_ms.edge.live_voice import LiveVoice
 from sonic_ms.edge.postprocess import EASE, REST, scale_mouth, smooth_curves
+from sonic_ms.edge.squares import SquareRenderer
 from sonic_ms.media.audio import log_mel
 
 FADING = 0.002  # log10 units a frame that the loudest mel value heard so far loses: 80 dB in 160 s
@@ -21,11 +24,20 @@ HOP_FRAMES = 2  # frames that one run of the encoder serves
 PAUSE = 10  # known frames of silence after which a mouth rests
 
 
-class LiveEdge:
-    """One portrait that speaks. units: generator.LiveUnits.
+class LiveUnits(NamedTuple):
+    """Graphs that make single frames. window: frames that the encoder sees; batch: frames that the renderer draws."""
 
-    `append` gives it sound in frames of 40 ms, `next` makes the picture of the oldest that has none yet; `interrupt` takes
-    back what was appended and not shown, and closes the mouth.
+    encoder: str
+    window: int
+    renderer: str
+    batch: int
+
+
+class LiveEdge:
+    """One portrait that speaks.
+
+    `append` gives it sound in frames of 40 ms, `next` makes the picture of the oldest that has none yet; `interrupt`
+    takes back what was appended and not shown, and closes the mouth.
     """
 
     def __init__(self, engine, config, units, scene, options):
@@ -112,4 +124,3 @@ class LiveEdge:
         curves = scale_mouth(curves, self._options.dynamic_scale)
         first = window - 1 - self.ahead
         return list(curves[first : first + min(HOP_FRAMES, self.ahead + 1)])
-

@@ -70,7 +70,7 @@ class LiveVoice:
         return active_frames(score.reshape(count, HOPS).mean(1), level.reshape(count, HOPS).max(1), self._loud)
 
     def loudness(self, back):
-        """RMS of the 80 ms around the frame `back` frames before the last one, in that of the loudest twentieth: 0..1."""
+        """RMS of the 80 ms around a frame, `back` before the last one, in that of the loudest twentieth: 0..1."""
         at = len(self._energy) - 1 - back
         if at < 0:
             return 0.0
