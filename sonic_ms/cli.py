@@ -20,6 +20,7 @@ COMMANDS = {  # name -> (module, help)
     "generate": ("sonic_ms.commands", "make a talking video"),
     "demo": ("sonic_ms.commands", "make a video from the portrait and the speech that come with the package"),
     "articulate": ("sonic_ms.edge.commands", "write the curves of a mouth that says a recording, for other faces"),
+    "live": ("sonic_ms.live.commands", "a face that speaks while you speak, in the browser or over a WebSocket"),
     "label": ("sonic_ms.labels.commands", "show, check or write what a video says of its origin"),
     "evaluate": ("sonic_ms.evaluate.commands", "measure a talking video against its speech and its photo"),
     "export": ("sonic_ms.deploy.commands", "write a model's graphs as MINDIR and ONNX, for the other engines"),

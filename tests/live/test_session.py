@@ -153,7 +153,7 @@ def test_a_receiver_that_stays_away_finds_the_time_passed_over():
     after = pull(session, 5)
     assert after[0].index == pytest.approx(before[-1].index + 500, abs=1)
     assert after[0].position == pytest.approx(after[0].time, abs=0.05)
-    assert session.dropped >= 499 and after[0].image is not None
+    assert session.dropped >= 495 and after[0].image is not None
 
 
 def test_a_receiver_that_never_reads_costs_no_more_than_the_queue():
