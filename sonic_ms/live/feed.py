@@ -15,8 +15,10 @@ WAITING = 12  # frames that wait for a receiver: half a second
 
 
 class Feed:
-    """`async for` over what `dress` makes of every LiveFrame, in the thread that draws. What a slow receiver does not take
-    in time is dropped, the oldest first. Ends with the session; raises what the session raised. Make it in the loop."""
+    """`async for` over what `dress` makes of every LiveFrame in the thread that draws; to be made in the loop.
+
+    What a slow receiver does not take in time is dropped, the oldest first. Ends with the session; raises what the
+    session raised."""
 
     def __init__(self, session: LiveSession, dress: Callable[[LiveFrame], Any] = lambda frame: frame) -> None:
         self.session, self._dress = session, dress

@@ -72,11 +72,11 @@ class Call:
 
         try:
             await connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+            connection.addTrack(self.video)
+            connection.addTrack(self.audio)
+            await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # aiortc has no base class for what it cannot read
             raise UsageError(f"no offer of WebRTC: {type(error).__name__}") from error
-        connection.addTrack(self.video)
-        connection.addTrack(self.audio)
-        await connection.setLocalDescription(await connection.createAnswer())
         self.feed = Feed(self.session, lambda frame: (video_frame(frame), audio_frame(frame)))
         self._tasks.append(asyncio.ensure_future(self._show(self.feed)))
         return connection.localDescription.sdp
