@@ -40,12 +40,22 @@ def _chromium():
         raise FileNotFoundError("no command chromium; apt-get install chromium")
 
 
-NEEDS = {
+def _pipecat():
+    import pipecat.pipeline.pipeline  # noqa: F401
+
+
+def _livekit():
+    import livekit.agents  # noqa: F401
+
+
+NEEDS = {  # scripts/test installs them; each raises without it
     "lite": _lite,
     "espeak-ng": _espeak,
     "flite": _flite,
     "chromium": _chromium,
-}  # scripts/test installs them; each raises without it
+    "pipecat": _pipecat,
+    "livekit": _livekit,
+}
 
 
 def _lacks(name):

@@ -124,8 +124,15 @@ class LiveSession:
             self._last_push = self._clock.now()
             self._queue.push(chunk, sample_rate, self._last_push)
 
+    def flush(self) -> None:
+        """An utterance is over: what waits is played without waiting for more."""
+        with self._lock:
+            self._queue.flush(self._clock.now())
+            self._last_push = -np.inf
+
     def end(self) -> None:
         """No more sound will come: the frames end with it."""
+        self.flush()
         with self._lock:
             self._ended = True
 
@@ -146,6 +153,11 @@ class LiveSession:
     def queued(self) -> float:
         """Seconds of sound that wait."""
         return self._queue.seconds
+
+    @property
+    def pushed(self) -> float:
+        """Seconds of sound that were pushed so far, played or not: what a LiveFrame's position counts."""
+        return self._queue.pushed / SAMPLE_RATE
 
     @property
     def closed(self) -> bool:

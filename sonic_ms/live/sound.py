@@ -48,7 +48,9 @@ class SoundQueue:
                 "push no faster than it is spoken, or interrupt first"
             )
         self._half = half
-        samples = self._resampled(samples, rate)
+        self._append(self._resampled(samples, rate), now)
+
+    def _append(self, samples: np.ndarray, now: float) -> None:
         if len(samples):
             self._parts.append((samples, now))
             self.length += len(samples)
@@ -61,6 +63,13 @@ class SoundQueue:
             self._rate = rate
             self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32")
         return samples if self._resampler is None else self._resampler.resample_chunk(np.ascontiguousarray(samples))
+
+    def flush(self, now: float) -> None:
+        """What the resampler still holds belongs to what was pushed; the next chunk begins anew."""
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            self._resampler, self._rate, self._half = None, SAMPLE_RATE, b""
+            self._append(samples, now)
 
     def take(self, samples: int = SAMPLES_PER_FRAME) -> tuple[np.ndarray, float]:
         """The next samples with silence behind them where there are fewer, and when the last of them came."""
