@@ -47,7 +47,12 @@ def live(args):
     open_session(False).close()  # a wrong photo is found now, and the graphs are compiled
     print(f"http://{args.host}:{args.port}/", flush=True)
     config = uvicorn.Config(
-        create_app(open_session, args.sessions), args.host, args.port, log_level="warning", ws_max_size=MOST_MESSAGE
+        create_app(open_session, args.sessions),
+        args.host,
+        args.port,
+        log_level="warning",
+        ws_max_size=MOST_MESSAGE,
+        timeout_graceful_shutdown=2,
     )
     uvicorn.Server(config).run()
     return {"sessions": args.sessions}
