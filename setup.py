@@ -29,11 +29,20 @@ EXTRAS = {
     "onnx": ["onnx>=1.15"],  # export of ONNX bundles
     "c2pa": ["c2pa-python>=0.38", "cryptography>=42"],  # signed manifests in videos
     "heif": ["pillow-heif>=0.16"],  # photos of iPhones
+    "live": ["aiortc>=1.13", "fastapi>=0.115", "uvicorn>=0.30", "websockets>=13"],  # sonic-ms live
+    "agents": ["pipecat-ai>=1.14", "livekit-agents>=1.8"],  # integrations/
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.12", "prometheus-client>=0.20", "limits>=3.7"],
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
+        "aiortc==1.16.0",
+        "livekit-agents==1.8.9",
+        "pipecat-ai==1.14.0",
+        "fastapi>=0.115",
+        "playwright>=1.49",  # drives Debian's chromium; it downloads no browser of its own
+        "uvicorn>=0.30",
+        "websockets>=13",
         "c2pa-python>=0.38",
         "cryptography>=42",  # a certificate authority for the tests
         "pytest>=8",
@@ -77,6 +86,7 @@ setup(
         "sonic_ms.ascend": ["data/*"],
         "sonic_ms.labels": ["font/*"],
         "sonic_ms.serve": ["page/*"],
+        "sonic_ms.live": ["page/*"],
         "sonic_ms.configs": ["*.yaml"],
     },
     install_requires=REQUIRES,

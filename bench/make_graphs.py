@@ -8,13 +8,14 @@ after a change of a Cell of sonic-edge; tests/deploy/test_edge_bundle.py finds t
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from sonic_ms.deploy.export import export
 from sonic_ms.edge.shipped import GRAPHS, weights_of
-from sonic_ms.edge.units import EDGE_FOLDER
+from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, LIVE_SIDES, edge_units
 from sonic_ms.pipeline import unit_table
 
 
@@ -22,7 +23,10 @@ def main():
     names = {name for unit in ("edge_audio", "edge_render") for name in weights_of(EDGE_FOLDER, unit)}
     GRAPHS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = export(unit_table("sonic-edge", gears=sys.argv[1:]), Path(scratch) / "bundle", ("onnx",), "fp32")
+        sides = [int(side) for side in sys.argv[1:]]
+        units = edge_units(sides=sides or EDGE_SIDES, live=[side for side in LIVE_SIDES if not sides or side in sides])
+        table = replace(unit_table("sonic-edge"), units=units)
+        bundle = export(table, Path(scratch) / "bundle", ("onnx",), "fp32")
         for unit in bundle.units:
             model = onnx.load(bundle.path(unit, "onnx"))
             for weight in model.graph.initializer:

@@ -23,6 +23,7 @@ COMMANDS = {  # name -> (module, help)
     "batch": ("sonic_ms.serve.commands", "make the videos of a list, several at once"),
     "keys": ("sonic_ms.serve.commands", "make, list and revoke the keys of a service"),
     "articulate": ("sonic_ms.edge.commands", "write the curves of a mouth that says a recording, for other faces"),
+    "live": ("sonic_ms.live.commands", "a face that speaks while you speak, in the browser or over a WebSocket"),
     "label": ("sonic_ms.labels.commands", "show, check or write what a video says of its origin"),
     "evaluate": ("sonic_ms.evaluate.commands", "measure a talking video against its speech and its photo"),
     "export": ("sonic_ms.deploy.commands", "write a model's graphs as MINDIR and ONNX, for the other engines"),

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,9 +22,10 @@ from sonic_ms.face.mesh import Face
 from sonic_ms.files.digest import glance
 from sonic_ms.files.model import read_model_file
 from sonic_ms.files.shipped import PRETRAINED
-from sonic_ms.labels.save import Labels
+from sonic_ms.labels.save import Labels, mark_of
 from sonic_ms.labels.visible import VisibleLabel
-from sonic_ms.labels.watermark import too_little
+from sonic_ms.labels.watermark import Marker, too_little
+from sonic_ms.live.session import Clock, LiveSession, frames_ahead
 from sonic_ms.media.audio import FPS, frame_count, load_audio, speech_note
 from sonic_ms.media.image import load_image
 from sonic_ms.media.paste import Paster, Scene
@@ -197,6 +199,29 @@ class TalkingModel:
         inputs = read_inputs(self.generator, image, audio, None, options)
         return _frame_count(self.generator, inputs), inputs.notes
 
+    def live(
+        self,
+        image: Source,
+        look_ahead: float = 0.2,
+        microphone: bool = False,
+        clock: Clock | None = None,
+        note: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> LiveSession:
+        """A session in which the portrait speaks what is pushed while it is spoken; see docs/live.md.
+
+        Args:
+            image: as for `generate`.
+            look_ahead: seconds, 0 to 1, that the mouth sees ahead, and by which the sound is shown late.
+            microphone: the sound comes as fast as it is spoken; what waits too long is left out.
+            clock: keeps the session's time, see live.session.Clock; the machine's by default.
+            note: called with what the user may want to know of the photo.
+            options: fields of the model's Options but those that need the whole recording.
+        Raises:
+            UsageError, also of a model that makes whole videos only; InputMissingError, ImageError, FaceError.
+        """
+        return open_live(self.generator, image, look_ahead, microphone, clock, Progress(note=note), options)
+
 
 class Inputs(NamedTuple):
     """What was read of a request. photo: uint8 (h, w, 3), turned so that its face stands upright."""
@@ -219,10 +244,8 @@ def read_inputs(
     samples = load_audio(audio, max_seconds=settings.max_audio_seconds, duration=settings.duration, notes=notes, **rate)
     if unheard := speech_note(samples):
         notes.append(unheard)
-    photo = load_image(image)
-    face, more = choose_face(photo, generator.detector, settings.face, settings.face_box)
-    photo, face, turned = upright(photo, face)
-    return Inputs(settings, samples, photo, face, notes + more + turned)
+    photo, face, more = _portrait(generator, image, settings)
+    return Inputs(settings, samples, photo, face, notes + more)
 
 
 def _frame_count(generator: Generator, inputs: Inputs) -> int:
@@ -265,6 +288,52 @@ def generate(
     source = None if isinstance(audio, np.ndarray) else audio
     labels = Labels(_number(f"{generator.name} {weights}", photo, samples, settings), watermark)
     return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+
+
+def _portrait(generator: Generator, image: Source, settings: Options) -> tuple[np.ndarray, Face, list[str]]:
+    """The photo, upright, the face that was asked for, and notes. Raises InputMissingError, ImageError, FaceError."""
+    photo = load_image(image)
+    face, notes = choose_face(photo, generator.detector, settings.face, settings.face_box)
+    photo, face, turned = upright(photo, face)
+    return photo, face, notes + turned
+
+
+OF_RECORDINGS = ("duration", "lip_sync_correction", "align_offset", "max_audio_seconds")  # need a whole one
+
+
+def open_live(
+    generator: Generator,
+    image: Source,
+    look_ahead: float,
+    microphone: bool,
+    clock: Clock | None,
+    progress: Progress,
+    options: dict[str, Any],
+) -> LiveSession:
+    """See TalkingModel.live."""
+    check_process()
+    frames_ahead(look_ahead)  # before the work
+    settings = parse(generator.Options, options, "options", owners(all_options(), generator.name))
+    if not hasattr(generator, "live"):
+        raise UsageError(f"{generator.name} makes whole videos only; live needs {DEFAULT_MODEL}")
+    if wrong := settings.model_fields_set & set(OF_RECORDINGS):
+        raise UsageError(f"options: {min(wrong)} is for whole recordings; leave it out of a live session")
+    photo, face, notes = _portrait(generator, image, settings)
+    for text in notes:
+        progress.note(text)
+    scene, speaker = generator.live(photo, face, settings, progress)
+    height, width = scene.frame.shape[:2]
+    label = _visible_label(settings, face, photo.shape, (width, height))
+    number = secrets.token_hex(16)
+    mark = Marker(mark_of(number)) if _watermark(settings, (width, height), math.inf, progress) else None
+    paste = Paster(scene).paste
+
+    def finish(square: np.ndarray, index: int) -> np.ndarray:
+        frame = paste(square)
+        frame = label(frame) if label else frame
+        return mark(frame, index / FPS) if mark else frame
+
+    return LiveSession(speaker, finish, (width, height), number, look_ahead, microphone, clock=clock)
 
 
 def _visible_label(settings: Options, face: Face, photo: tuple[int, ...], size: tuple[int, int]) -> VisibleLabel | None:

@@ -41,8 +41,28 @@ def _comfyui():
     folder()
 
 
-# scripts/test installs them; each raises without it
-NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite, "comfyui": _comfyui}
+def _chromium():
+    if not shutil.which("chromium"):
+        raise FileNotFoundError("no command chromium; apt-get install chromium")
+
+
+def _pipecat():
+    import pipecat.pipeline.pipeline  # noqa: F401
+
+
+def _livekit():
+    import livekit.agents  # noqa: F401
+
+
+NEEDS = {  # scripts/test installs them; each raises without it
+    "lite": _lite,
+    "espeak-ng": _espeak,
+    "flite": _flite,
+    "comfyui": _comfyui,
+    "chromium": _chromium,
+    "pipecat": _pipecat,
+    "livekit": _livekit,
+}
 
 
 def _lacks(name):

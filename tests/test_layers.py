@@ -20,7 +20,7 @@ FLOORS = (
     ("runtime", "media"),
     ("face", "labels"),
     ("base", "edge"),
-    ("convert", "deploy", "evaluate"),
+    ("convert", "deploy", "evaluate", "live"),
     ("pipeline",),
     ("data",),
     ("ascend", "serve", "train"),

@@ -5,7 +5,7 @@ trained them. On it sits one convolution over five frames, which is all that thi
 the grammar of the few real speakers there are instead of their mouths (docs/measured/lips.md).
 """
 
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
 from sonic_ms.edge.heard import HEARD
 from sonic_ms.nn.whisper import WhisperLayers
@@ -37,3 +37,11 @@ class AudioEncoder(nn.Cell):
         x = ops.concat((*[features[:, :1]] * edge, features, *[features[:, t - 1 :]] * edge), 1)
         x = ops.reshape(ops.transpose(x, (0, 2, 1)), (b, c, 1, t + 2 * edge))
         return ops.reshape(self.head(x), (b, self.rows, t))
+
+
+def first_positions(encoder, shorter):
+    """`shorter`, an AudioEncoder of fewer positions, with the weights of `encoder`."""
+    weights = {parameter.name: parameter.asnumpy() for parameter in encoder.get_parameters()}
+    for parameter in shorter.get_parameters():
+        parameter.set_data(Tensor(weights[parameter.name][: parameter.shape[0]]))
+    return shorter

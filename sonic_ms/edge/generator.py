@@ -1,19 +1,25 @@
 """sonic-edge: recording -> articulation curves, portrait + curves -> moving squares."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from sonic_ms.edge import idle, portrait, postprocess
-from sonic_ms.edge.audio_features import hear
+from sonic_ms.edge.audio_features import WINDOW, hear
 from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
+from sonic_ms.edge.live import LiveEdge, LiveUnits
 from sonic_ms.edge.options import EdgeOptions
-from sonic_ms.edge.rig import frame_parameters
 from sonic_ms.edge.shipped import fits, open_shipped
-from sonic_ms.edge.texture import make_texture, place_patch, unpack
-from sonic_ms.edge.units import EDGE_BATCH, EDGE_FOLDER, EDGE_SIDES, NAME, audio_config, edge_units
+from sonic_ms.edge.squares import Squares
+from sonic_ms.edge.units import (
+    EDGE_BATCH,
+    EDGE_FOLDER,
+    EDGE_SIDES,
+    LIVE_SIDES,
+    LIVE_WINDOW,
+    NAME,
+    audio_config,
+    edge_units,
+)
 from sonic_ms.errors import EngineError, InputMissingError, WeightsError
 from sonic_ms.face.choose import place_mesh
 from sonic_ms.media import audio
@@ -23,13 +29,14 @@ from sonic_ms.runtime.ort import import_onnxruntime
 
 class EdgeGenerator:
     """The light model on an open engine with its units. heard: AudioEncoderConfig, which says what the encoder's rows
-    mean. sides: of the squares it renders, in pixels, rising."""
+    mean. sides: of the squares it renders, in pixels, rising. live: whether the engine has the units for single frames
+    too."""
 
     name = NAME
     Options = EdgeOptions
 
-    def __init__(self, engine, heard, sides=EDGE_SIDES):
-        self.engine, self.heard, self.sides = engine, heard, sides
+    def __init__(self, engine, heard, sides=EDGE_SIDES, live=False):
+        self.engine, self.heard, self.sides, self.live_sides = engine, heard, sides, LIVE_SIDES if live else ()
         self._detector = None
 
     @property
@@ -62,6 +69,24 @@ class EdgeGenerator:
         pose = idle.idle_motion(len(curves), options.seed, envelope, options.motion_scale)
         return Squares(self.engine, scene, curves, pose)
 
+    def live(self, photo, face, options, progress):
+        """(portrait.Portrait, live.LiveEdge) of a photo that is to speak while the speech comes in. Raises FaceError.
+
+        An engine without the units for single frames draws them by those for eight, slowly."""
+        landmarks, notes = place_mesh(photo, face, self.detector)
+        for note in notes:
+            progress.note(note)
+        scene = portrait.prepare_portrait(photo, landmarks, options, self.live_sides or self.sides)
+        side = scene.crop.shape[0]
+        if self.live_sides:
+            units = LiveUnits("edge_live_audio", LIVE_WINDOW, f"edge_live_{side}", 1)
+        else:
+            units = LiveUnits("edge_audio", WINDOW, f"edge_render_{side}", EDGE_BATCH)
+        with progress.timed("compile"):
+            for unit in (units.encoder, units.renderer):
+                self.engine.prepare(unit)
+        return scene, LiveEdge(self.engine, self.heard, units, scene, options)
+
     def curves(self, samples, options, envelope=None):
         """(curves as they are shown, float32 (frame_count, 8); list of notes). envelope: of the samples, if known."""
         envelope = audio.speech_envelope(samples) if envelope is None else envelope
@@ -70,49 +95,6 @@ class EdgeGenerator:
     def articulate(self, samples):
         """float32 mono samples at 16 kHz -> curves, float32 (frame_count, 8), unprocessed."""
         return curves_of(hear(lambda mel: self.engine.run("edge_audio", {"mel": mel})["heard"], samples), self.heard)
-
-
-class Squares:
-    """The moving squares of a portrait, rendered while they are iterated, EDGE_BATCH at a time.
-
-    curves: (n, 8); pose: (n, 6) in the order of rig.POSE.
-    """
-
-    def __init__(self, engine, scene, curves, pose):
-        self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
-
-    def __iter__(self):
-        patch = place_patch(self.scene.rig.roi, self.scene.crop.shape[0])
-        texture = make_texture(self.scene.crop)
-        firsts = range(0, len(self.curves), EDGE_BATCH)
-        # One graph call ahead: whoever takes the frames has work of his own meanwhile.
-        with ThreadPoolExecutor(1, "render") as ahead:
-            coming = None
-            for first in firsts:
-                drawn = coming.result() if coming else self._draw(texture, patch, first)
-                if first != firsts[-1]:
-                    coming = ahead.submit(self._draw, texture, patch, first + EDGE_BATCH)
-                for square, mouth in zip(drawn["square"][: len(self.curves) - first], drawn["patch"]):
-                    yield self._put_together(square, mouth, patch)
-
-    def _draw(self, texture, patch, first):
-        """Outputs of the graph for the frames from `first` on."""
-        batch = slice(first, first + EDGE_BATCH)
-        parameters = frame_parameters(self.scene.rig, self.curves[batch], self.pose[batch])
-        padded = np.pad(parameters, ((0, EDGE_BATCH - len(parameters)), (0, 0)), mode="edge")
-        inputs = {"texture": texture, **patch.matrices, "parameters": padded}
-        return self.engine.run(f"edge_render_{self.scene.crop.shape[0]}", inputs)
-
-    def _put_together(self, square, mouth, patch):
-        """One frame, uint8 (side, side, 3), from what the graph gives for it."""
-        import cv2
-
-        frame = cv2.cvtColor(unpack(square), cv2.COLOR_BGRA2RGB)
-        mouth = cv2.merge((mouth + 0.5).astype(np.uint8))
-        if self.scene.tone is not None:
-            mouth = self.scene.tone.apply(mouth)  # the only place for new colours
-        frame[patch.rows, patch.columns] = mouth
-        return frame
 
 
 def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
@@ -130,13 +112,13 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
             raise EngineError(
                 f"precision {precision} in onnxruntime needs a bundle: sonic-ms export --dtype {precision}"
             )
-        return EdgeGenerator(open_shipped(folder), heard)
+        return EdgeGenerator(open_shipped(folder), heard, live=True)
     from sonic_ms.runtime.cells import MindSporeEngine
 
-    opened = MindSporeEngine(edge_units(Path(folder), precision=precision))
+    opened = MindSporeEngine(edge_units(Path(folder), precision=precision, live=LIVE_SIDES))
     for unit in ("edge_audio", "edge_render_256"):
         opened.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
-    return EdgeGenerator(opened, heard)
+    return EdgeGenerator(opened, heard, live=True)
 
 
 def _has_onnxruntime():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, NETWORKS, edge_units
+from sonic_ms.edge.units import EDGE_FOLDER, EDGE_SIDES, LIVE_SIDES, LIVE_WINDOW, NETWORKS, edge_units
 from sonic_ms.errors import WeightsError
 from sonic_ms.files.weights import MODEL_FILE, TensorFile, summary
 from sonic_ms.runtime.ort import OnnxEngine
@@ -21,7 +21,7 @@ class ShippedGraphs:
     """What OnnxEngine reads in place of a bundle. folder: of the weights."""
 
     def __init__(self, folder, sides=EDGE_SIDES):
-        self.folder, self.units = Path(folder), edge_units(folder, sides)
+        self.folder, self.units = Path(folder), edge_units(folder, sides, live=LIVE_SIDES)
 
     def path(self, unit, kind):
         return GRAPHS / f"{unit}.{kind}"
@@ -54,10 +54,13 @@ def check_weights(folder):
 
 
 def weights_of(folder, unit):
-    """{initializer of the graph: float32 array}: the parameters of `edge_audio` or of an `edge_render...`."""
-    audio = unit == "edge_audio"
+    """{initializer of the graph: float32 array}: the parameters of an encoder, `edge_..._audio`, or of a renderer."""
+    audio = unit.endswith("audio")
     with TensorFile(Path(folder) / ("audio" if audio else "painter") / MODEL_FILE) as file:
         tensors = {name: np.asarray(file.read(name), np.float32) for name in file.shapes}
+    if unit == "edge_live_audio":
+        positions = "whisper.position_embedding"
+        return {**tensors, positions: np.ascontiguousarray(tensors[positions][: 2 * LIVE_WINDOW])}
     if audio:
         return tensors
     return {f"painter.{name}": array for name, array in fold_norms(tensors).items()}

@@ -1,5 +1,6 @@
 """Every graph of sonic-edge, written down once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
@@ -16,6 +17,8 @@ EDGE_FOLDER = PRETRAINED / "sonic-edge"
 EDGE_SIDES = (256, 384, 512, 768, 1024)  # pixels of the moving square that graphs exist for
 EDGE_BATCH = 8  # frames a graph call
 N_MELS = 80
+LIVE_WINDOW = 50  # video frames that the encoder sees at once while the speech comes in
+LIVE_SIDES = (256, 384, 512)  # of the moving squares that are drawn frame by frame; larger heads are enlarged
 
 
 def audio_config(folder=EDGE_FOLDER):
@@ -23,8 +26,10 @@ def audio_config(folder=EDGE_FOLDER):
     return load_config(AudioEncoderConfig, Path(folder) / "audio")
 
 
-def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
+def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32", live=()):
     """{name: Unit} of sonic-edge: the audio encoder, and a renderer for each side of the moving square in pixels.
+
+    live: sides for which there is a renderer of single frames too, and with them an encoder of LIVE_WINDOW frames.
 
     precision: "fp16" halves the painter's weights and activations; the flow stays float32, since a texture has more
     texels than a half can count, and so does the encoder, which costs next to nothing.
@@ -47,6 +52,13 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
         encoder = AudioEncoder(audio_config(folder)).set_train(False)
         return load_weights(encoder, folder / "audio")
 
+    def live_encoder():
+        from sonic_ms.edge.audio_encoder import AudioEncoder, first_positions
+
+        config = audio_config(folder)
+        whisper = replace(config.whisper, max_source_positions=2 * LIVE_WINDOW)
+        return first_positions(encoder(), AudioEncoder(replace(config, whisper=whisper)).set_train(False))
+
     def renderer(side):
         def build():
             from sonic_ms.edge.renderer import EdgeRenderer
@@ -55,9 +67,11 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
 
         return build
 
-    mel = Tensor("mel", (1, N_MELS, MEL_PER_FRAME * WINDOW))
-    units = [Unit("edge_audio", (mel,), (Tensor("heard", (1, len(HEARD), WINDOW)),), encoder)]
-    for side in sides:
+    def hears(name, window, build, threads=0):
+        mel = Tensor("mel", (1, N_MELS, MEL_PER_FRAME * window))
+        return Unit(name, (mel,), (Tensor("heard", (1, len(HEARD), window)),), build, threads)
+
+    def renders(name, side, batch, threads=0):
         height, width = patch_size(side)
         inputs = (
             Tensor("texture", ((OVERSAMPLING * side) ** 2,)),
@@ -65,11 +79,17 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32"):
             Tensor("columns", (ROI_WIDTH, width)),
             Tensor("field_rows", (height, COARSE)),
             Tensor("field_columns", (COARSE, width)),
-            Tensor("parameters", (EDGE_BATCH, N_PARAMETERS)),
+            Tensor("parameters", (batch, N_PARAMETERS)),
         )
         outputs = (
-            Tensor("square", (EDGE_BATCH, side, side), "int32"),
-            Tensor("patch", (EDGE_BATCH, 3, height, width)),
+            Tensor("square", (batch, side, side), "int32"),
+            Tensor("patch", (batch, 3, height, width)),
         )
-        units.append(Unit(f"edge_render_{side}", inputs, outputs, renderer(side)))
+        return Unit(name, inputs, outputs, renderer(side), threads)
+
+    units = [hears("edge_audio", WINDOW, encoder)]
+    units += [renders(f"edge_render_{side}", side, EDGE_BATCH) for side in sides]
+    if live:
+        units += [hears("edge_live_audio", LIVE_WINDOW, live_encoder, threads=1)]
+        units += [renders(f"edge_live_{side}", side, 1, threads=1) for side in live]
     return {unit.name: unit for unit in units}

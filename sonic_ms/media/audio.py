@@ -247,7 +247,14 @@ def voice_activity(samples):
     index = np.minimum(np.arange(count * per_frame), len(score) - 1)  # the last frame may be cut short
     score = score[index].reshape(count, per_frame).mean(1)
     level = level[index].reshape(count, per_frame).max(1)
-    audible = level > np.percentile(level, 95) - VAD_RANGE_DB
+    return active_frames(score, level, np.percentile(level, 95))
+
+
+def active_frames(score, level, loud):
+    """The frames of speech, bool (n,), from mean excess over the noise floor and highest level of each frame, in dB.
+    loud: level of the loudest twentieth of the recording."""
+    count = len(score)
+    audible = level > loud - VAD_RANGE_DB
     start = (score > VAD_START_DB) & audible
     go_on = (score > VAD_STOP_DB) & audible
     active = np.zeros(count, bool)
@@ -267,15 +274,10 @@ def voice_activity(samples):
 
 def _speech_score(samples):
     """Mean excess over the noise floor (0..25 dB) and total level (dB), every 10 ms: two arrays (n_samples // 160,)."""
-    spectra = [power @ mel_filters().T for power in _power_spectra(samples)]
-    bands = np.concatenate(spectra or [np.zeros((0, N_MELS), np.float32)])  # (t, 80)
-    if len(bands) < VAD_SMOOTH:
-        return np.zeros(len(bands)), np.zeros(len(bands))
-    count = len(bands)
-    padded = np.pad(bands[:, VAD_BANDS], ((VAD_SMOOTH // 2, VAD_SMOOTH // 2), (0, 0)), mode="edge")
-    bands = sum(padded[shift : shift + count] for shift in range(VAD_SMOOTH)) / VAD_SMOOTH
-    level = 10 * np.log10(np.maximum(bands.sum(1), VAD_QUIET * bands.shape[1]))
-    bands = 10 * np.log10(np.maximum(bands, VAD_QUIET))
+    powers = band_powers(samples)
+    if len(powers) < VAD_SMOOTH:
+        return np.zeros(len(powers)), np.zeros(len(powers))
+    bands, level = smooth_bands(powers)
     pieces = np.linspace(0, len(bands), max(1, round(len(bands) / VAD_FLOOR_HOPS)) + 1).astype(int)
     floors = [np.percentile(bands[a:b], VAD_FLOOR_PERCENTILE, axis=0) for a, b in pairwise(pieces)]
     middle, now = (pieces[1:] + pieces[:-1]) / 2, np.arange(len(bands))
@@ -283,6 +285,21 @@ def _speech_score(samples):
     for band, floor in zip(bands.T, np.transpose(floors)):
         score += np.clip(band - np.interp(now, middle, floor), 0, 25)
     return score / bands.shape[1], level
+
+
+def band_powers(samples):
+    """Power in the mel bands of VAD_BANDS every 10 ms: float32 (n_samples // 160, 68)."""
+    spectra = [power @ mel_filters().T for power in _power_spectra(samples)]
+    return np.concatenate(spectra or [np.zeros((0, N_MELS), np.float32)])[:, VAD_BANDS]
+
+
+def smooth_bands(powers):
+    """Powers (t, 68) averaged over 50 ms, in dB, and their sum in dB: (t, 68), (t,)."""
+    count = len(powers)
+    padded = np.pad(powers, ((VAD_SMOOTH // 2, VAD_SMOOTH // 2), (0, 0)), mode="edge")
+    bands = sum(padded[shift : shift + count] for shift in range(VAD_SMOOTH)) / VAD_SMOOTH
+    level = 10 * np.log10(np.maximum(bands.sum(1), VAD_QUIET * bands.shape[1]))
+    return 10 * np.log10(np.maximum(bands, VAD_QUIET)), level
 
 
 def _runs(mask):

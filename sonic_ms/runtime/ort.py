@@ -2,7 +2,7 @@
 
 from sonic_ms.errors import EngineError
 from sonic_ms.runtime.engine import check_inputs
-from sonic_ms.runtime.turns import in_turn
+from sonic_ms.runtime.turns import check_process, in_turn
 
 PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order they are preferred
 
@@ -24,13 +24,20 @@ class OnnxEngine:
     def _session(self, unit):
         if unit not in self._sessions:
             path, weights = self._bundle.path(unit, "onnx"), self._bundle.weights(unit)
-            self._sessions[unit] = open_session(path, self.providers, weights=weights)
+            threads = self._bundle.units[unit].threads
+            self._sessions[unit] = open_session(path, self.providers, weights=weights, threads=threads)
         return self._sessions[unit]
 
-    @in_turn
     def run(self, unit, inputs):
-        session = self._session(unit)
-        spec = self._bundle.units[unit]
+        if unit not in self._sessions:
+            self.prepare(unit)
+        # onnxruntime lets threads run one session at once: graphs of one thread need not take turns for the cores
+        run = self._run if self._bundle.units[unit].threads == 1 else in_turn(self._run)
+        check_process()
+        return run(unit, inputs)
+
+    def _run(self, unit, inputs):
+        session, spec = self._session(unit), self._bundle.units[unit]
         arrays = check_inputs(spec, inputs)
         names = [tensor.name for tensor in spec.outputs]
         feed = {tensor.name: array for tensor, array in zip(spec.inputs, arrays)}
@@ -49,16 +56,16 @@ class OnnxEngine:
         self._sessions = {}
 
 
-def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimise=True, weights=None):
+def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimise=True, weights=None, threads=0):
     """The onnxruntime session of an ONNX file, or of its bytes.
 
     severity: least of onnxruntime's own messages that is printed, 3 errors, 4 none but fatal ones. optimise: False runs
-    the graph as it is written. weights: {name: array} of initializers that the file leaves out. Raises EngineError when
-    onnxruntime is missing or refuses the graph.
+    the graph as it is written. weights: {name: array} of initializers that the file leaves out. threads: of a run, 0
+    for all cores. Raises EngineError when onnxruntime is missing or refuses the graph.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
-    options.log_severity_level = severity
+    options.log_severity_level, options.intra_op_num_threads = severity, threads
     # Threads that wait for work actively take the cores from everything else: pasting, the encoder, other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:

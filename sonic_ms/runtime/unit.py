@@ -25,12 +25,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Unit:
-    """One graph. build() -> the loaded Cell, in inference mode; None for a unit that was read from a bundle."""
+    """One graph. build() -> the loaded Cell, in inference mode; None for a unit that was read from a bundle.
+
+    threads: of a CPU that one run takes where the engine can be told, 0 for all."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     build: Callable[[], Any] | None
+    threads: int = 0
 
 
 Sample = Callable[[Unit, int], dict[str, np.ndarray]]  # (unit, seed) -> inputs in the range that the pipeline feeds

@@ -1,0 +1,79 @@
+"""Where speech is and how loud it is, while it comes in: the measures of media/audio.py over the last ten seconds.
+
+A frame is 40 ms; frames are appended as they become known, at most the look-ahead before they are shown, and can be
+taken back until then.
+"""
+
+import numpy as np
+
+from sonic_ms.media.audio import (
+    HOP,
+    SAMPLES_PER_FRAME,
+    VAD_FLOOR_PERCENTILE,
+    active_frames,
+    band_powers,
+    smooth_bands,
+)
+
+KEPT = 250  # frames of which floor and loudness are known: the ten seconds over which media/audio.py has a floor
+SEEN = 75  # last frames that are decided on anew
+REFRESH = 10  # frames after which the floor is measured again
+HOPS = SAMPLES_PER_FRAME // HOP
+QUIETEST = 1e-3  # RMS of -60 dBFS: quieter speech is not blown up
+
+
+class LiveVoice:
+    """Last KEPT frames of sound and what they say."""
+
+    def __init__(self):
+        self._samples = np.zeros(0, np.float32)
+        self._powers = np.zeros((0, band_powers(np.zeros(1600, np.float32)).shape[1]), np.float32)
+        self._energy = []  # mean square of each frame
+        self._floor, self._loud, self._loudest, self._fresh = None, 0.0, 0.0, 0
+
+    def append(self, samples):
+        """One more frame, float32 (SAMPLES_PER_FRAME,)."""
+        before = self._samples[-2 * SAMPLES_PER_FRAME :]
+        powers = band_powers(np.concatenate([before, samples]))
+        # the last spectra of the frame before reached into this one
+        kept = self._powers[: max(len(self._powers) - HOPS, 0)]
+        new = powers[-min(2 * HOPS, len(powers)) :]
+        self._powers = np.concatenate([kept, new])[-KEPT * HOPS :]
+        self._samples = np.concatenate([self._samples, samples])[-KEPT * SAMPLES_PER_FRAME :]
+        self._energy = [*self._energy, float(np.mean(samples.astype(np.float64) ** 2))][-KEPT:]
+
+    def drop(self, frames):
+        """Take the last frames back."""
+        if frames:
+            self._samples = self._samples[: max(len(self._samples) - frames * SAMPLES_PER_FRAME, 0)]
+            self._powers = self._powers[: max(len(self._powers) - frames * HOPS, 0)]
+            self._energy = self._energy[: max(len(self._energy) - frames, 0)]
+
+    def last(self, frames):
+        """The last so many frames of sound, zeros before the first: (frames * SAMPLES_PER_FRAME,)."""
+        samples = self._samples[-frames * SAMPLES_PER_FRAME :]
+        return np.pad(samples, (frames * SAMPLES_PER_FRAME - len(samples), 0))
+
+    def active(self):
+        """bool (n,), n at most SEEN: where speech is in the last frames."""
+        bands, level = smooth_bands(self._powers[-(SEEN * HOPS + 2) :])
+        count = min(len(level) // HOPS, SEEN)
+        bands, level = bands[-count * HOPS :], level[-count * HOPS :]
+        if self._floor is None or self._fresh <= 0:
+            every, levels = smooth_bands(self._powers)
+            self._floor = np.percentile(every, VAD_FLOOR_PERCENTILE, axis=0)
+            self._loud = np.percentile(levels[: len(levels) // HOPS * HOPS].reshape(-1, HOPS).max(1), 95)
+            self._loudest = np.sqrt(np.percentile(self._energy, 95))
+            self._fresh = REFRESH
+        self._fresh -= 1
+        score = np.clip(bands - self._floor, 0, 25).mean(1)
+        return active_frames(score.reshape(count, HOPS).mean(1), level.reshape(count, HOPS).max(1), self._loud)
+
+    def loudness(self, back):
+        """RMS of the 80 ms around a frame, `back` before the last one, in that of the loudest twentieth: 0..1."""
+        at = len(self._energy) - 1 - back
+        if at < 0:
+            return 0.0
+        before, now, after = self._energy[max(at - 1, 0)], self._energy[at], self._energy[min(at + 1, at + back)]
+        rms = np.sqrt(0.25 * before + 0.5 * now + 0.25 * after)
+        return float(min(rms / max(self._loudest, QUIETEST), 1))

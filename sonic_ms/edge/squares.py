@@ -1,0 +1,65 @@
+"""Curves and poses -> the moving squares of a portrait, on any engine."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sonic_ms.edge.rig import frame_parameters
+from sonic_ms.edge.texture import make_texture, place_patch, unpack
+from sonic_ms.edge.units import EDGE_BATCH
+
+
+class SquareRenderer:
+    """Renders the moving square of a portrait with a unit of `batch` frames a call."""
+
+    def __init__(self, engine, scene, unit, batch):
+        self.engine, self.scene, self.unit, self.batch = engine, scene, unit, batch
+        self.patch = place_patch(scene.rig.roi, scene.crop.shape[0])
+        self.constants = {"texture": make_texture(scene.crop), **self.patch.matrices}
+
+    def draw(self, curves, pose):
+        """What the graph gives for at most `batch` frames. curves: (n, 8); pose: (n, 6) as in rig.POSE."""
+        parameters = frame_parameters(self.scene.rig, curves, pose)
+        padded = np.pad(parameters, ((0, self.batch - len(parameters)), (0, 0)), mode="edge")
+        outputs = self.engine.run(self.unit, {**self.constants, "parameters": padded})
+        return [outputs[name][: len(parameters)] for name in ("square", "patch")]
+
+    def put_together(self, squares, patches):
+        """Yield the frames, uint8 (side, side, 3), of what `draw` gave."""
+        import cv2
+
+        for square, mouth in zip(squares, patches):
+            frame = cv2.cvtColor(unpack(square), cv2.COLOR_BGRA2RGB)
+            mouth = cv2.merge((mouth + 0.5).astype(np.uint8))
+            if self.scene.tone is not None:
+                mouth = self.scene.tone.apply(mouth)  # the only place for new colours
+            frame[self.patch.rows, self.patch.columns] = mouth
+            yield frame
+
+    def render(self, curves, pose):
+        """Squares, uint8 (side, side, 3), of at most `batch` frames; arguments as of `draw`."""
+        return self.put_together(*self.draw(curves, pose))
+
+
+class Squares:
+    """The moving squares of a portrait, rendered while they are iterated, EDGE_BATCH at a time.
+
+    curves: (n, 8); pose: (n, 6) in the order of rig.POSE.
+    """
+
+    def __init__(self, engine, scene, curves, pose):
+        self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
+
+    def __iter__(self):
+        unit = f"edge_render_{self.scene.crop.shape[0]}"
+        renderer = SquareRenderer(self.engine, self.scene, unit, EDGE_BATCH)
+        batches = [slice(first, first + EDGE_BATCH) for first in range(0, len(self.curves), EDGE_BATCH)]
+        # One graph call ahead: whoever takes the frames has work of his own meanwhile.
+        with ThreadPoolExecutor(1, "render") as ahead:
+            coming = None
+            for number, batch in enumerate(batches):
+                drawn = coming.result() if coming else renderer.draw(self.curves[batch], self.pose[batch])
+                if number + 1 < len(batches):
+                    following = batches[number + 1]
+                    coming = ahead.submit(renderer.draw, self.curves[following], self.pose[following])
+                yield from renderer.put_together(*drawn)
