@@ -25,6 +25,13 @@ def keep_where(total, mask):
     return ops.assign(total, ops.select(mask > 0, total, ops.zeros_like(total)))
 
 
+def companions(name):
+    """Names that the bias and the normalisation of a layer's outputs have, given that of its weight."""
+    layer = name.removesuffix("weight")
+    block = layer.removesuffix("conv.")
+    return f"{layer}bias", f"{block}norm.gamma", f"{block}norm.beta"
+
+
 class MaskGradients(nn.Cell):
     """Clear the gradients' totals where the masks are 0."""
 
@@ -65,14 +72,22 @@ class Pruner:
         self.densities = DISTRIBUTIONS[self.config.distribution](ordered, self.config.density)
         for name, slot in self.slots.items():
             self.pattern.check(name, slot.weight.shape)
+        # a channel without inputs must be 0 after its normalisation too, or it could not be cut out
+        whole_rows = self.config.method == "srigl" or self.config.pattern == "channel"
+        every = {slot.name: slot for slot in states.slots} if whole_rows else {}
+        self.companions = {name: [every[n] for n in companions(name) if n in every] for name in self.slots}
         masks = self._given() if self.config.masks else initial_masks(self._layers(), self.config, self.pattern)
         self.masks, self.seen = {}, {}
         for name, mask in masks.items():
             slot = self.slots[name]
             self.masks[name] = Parameter(Tensor(mask.astype(np.float32)), name=f"mask.{name}", requires_grad=False)
             self.seen[name] = zeros(f"seen.{name}", slot.weight.shape)
+            for other in self.companions[name]:
+                ones = Tensor(np.ones(other.weight.shape, np.float32))
+                self.masks[other.name] = Parameter(ones, name=f"mask.{other.name}", requires_grad=False)
             self._apply(name, mask, mask)
-        self._mask_gradients = MaskGradients(list(self.slots.values()), [self.masks[name] for name in self.slots])
+        masked = [*self.slots.values(), *(slot for slots in self.companions.values() for slot in slots)]
+        self._mask_gradients = MaskGradients(masked, [self.masks[slot.name] for slot in masked])
         return {p.name: p for p in (*self.masks.values(), *self.seen.values())}
 
     def _given(self):
@@ -92,13 +107,19 @@ class Pruner:
 
     def _apply(self, name, mask, kept):
         """Store a new mask. Everything outside `kept`, the weights that were active and still are, begins at zero."""
-        slot = self.slots[name]
+        self._clear(self.slots[name], kept)
+        ops.assign(self.masks[name], Tensor(mask.astype(np.float32)))
+        ops.assign(self.seen[name], Tensor(np.maximum(self.seen[name].asnumpy(), mask).astype(np.float32)))
+        alive = mask.reshape(len(mask), -1).any(1)
+        for other in self.companions[name]:
+            self._clear(other, alive)
+            ops.assign(self.masks[other.name], Tensor(alive.astype(np.float32)))
+
+    def _clear(self, slot, kept):
         for state in (slot.master, slot.weight, slot.first_moment, slot.second_moment, slot.average):
             if state is not None:
                 values = np.where(kept, state.asnumpy(), 0).astype(state.asnumpy().dtype)
                 ops.assign(state, Tensor(values))
-        ops.assign(self.masks[name], Tensor(mask.astype(np.float32)))
-        ops.assign(self.seen[name], Tensor(np.maximum(self.seen[name].asnumpy(), mask).astype(np.float32)))
 
     def changes(self, step):
         """Whether masks change at step 0, 1, ... in place of an update."""
@@ -117,12 +138,12 @@ class Pruner:
 
     def arrays(self):
         """{name: boolean mask}."""
-        return {name: mask.asnumpy() > 0 for name, mask in self.masks.items()}
+        return {name: self.masks[name].asnumpy() > 0 for name in self.slots}
 
     def figures(self):
         """What a report says: density now, share of weights that were ever active (Liu et al. 2021)."""
         seen = sum(one.asnumpy().sum() for one in self.seen.values())
-        return {"density": density_of(self.arrays()), "explored": float(seen / sum(m.size for m in self.masks.values()))}
+        return {"density": density_of(self.arrays()), "explored": float(seen / sum(one.size for one in self.seen.values()))}
 
 
 def write_masks(path, masks):

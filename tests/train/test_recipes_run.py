@@ -31,6 +31,7 @@ SMALL = {
     "edge_audio": {"utterances": 4},
     "edge_distill": {"loop": {"batch_size": 2}},
     "edge_renderer": {"faces": 2, "loop": {"batch_size": 2}},
+    "small_painter": {"faces": 2, "loop": {"batch_size": 2}},
     "syncnet": {
         "network": {"frames": 4, "channels": [8, 16], "embedding": 16},
         "per_clip": 2,
@@ -42,6 +43,7 @@ WRITES = {
     "edge_audio": "audio",
     "edge_distill": "model/audio",
     "edge_renderer": "painter",
+    "small_painter": "painter",
     "syncnet": "syncnet",
 }
 NEEDS = {
@@ -49,6 +51,7 @@ NEEDS = {
     "syncnet": ("shards",),
     "edge_distill": ("teacher",),
     "edge_renderer": ("portraits",),
+    "small_painter": ("portraits",),
 }
 
 
@@ -74,12 +77,12 @@ def shards(tmp_path_factory, teacher):
 
 
 @pytest.fixture
-def portraits(monkeypatch, analyzer):
-    """Instead of the ones that edge_renderer fetches: the portrait of the package."""
+def portraits(monkeypatch, analyzer, tmp_path):
+    """Instead of the ones that edge_renderer fetches: the portrait of the package; and a place for drawings."""
     photo = load_image(DEMO_IMAGE)
     crop = renderer.crop_face(photo, analyzer.landmarks(photo, analyzer.detect(photo)[0]).points)
     monkeypatch.setattr(renderer, "real_portraits", lambda: [crop])
-    return {}
+    return {"drawings": tmp_path / "drawings"}
 
 
 def small(recipe, places):
