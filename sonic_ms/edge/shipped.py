@@ -18,22 +18,22 @@ EPSILON = 1e-5  # of MindSpore's BatchNorm2d
 
 
 class ShippedGraphs:
-    """What OnnxEngine reads in place of a bundle. folder: of the weights."""
+    """What OnnxEngine reads in place of a bundle. folder: of the weights; delta: Delta added to its painter."""
 
-    def __init__(self, folder, sides=EDGE_SIDES):
-        self.folder, self.units = Path(folder), edge_units(folder, sides)
+    def __init__(self, folder, sides=EDGE_SIDES, delta=None):
+        self.folder, self.units, self.delta = Path(folder), edge_units(folder, sides), delta
 
     def path(self, unit, kind):
         return GRAPHS / f"{unit}.{kind}"
 
     def weights(self, unit):
-        return weights_of(self.folder, unit)
+        return weights_of(self.folder, unit, self.delta)
 
 
-def open_shipped(folder=EDGE_FOLDER):
-    """OnnxEngine with the weights of a folder. Raises EngineError without a fitting onnxruntime, WeightsError."""
+def open_shipped(folder=EDGE_FOLDER, delta=None):
+    """OnnxEngine with the weights of a folder and a Delta. Raises EngineError without a fitting onnxruntime, WeightsError."""
     check_weights(folder)
-    return OnnxEngine(ShippedGraphs(folder))
+    return OnnxEngine(ShippedGraphs(folder, delta=delta))
 
 
 def fits(folder):
@@ -53,14 +53,15 @@ def check_weights(folder):
             raise WeightsError(f"{path} holds values that are not finite: {summary(broken)}")
 
 
-def weights_of(folder, unit):
+def weights_of(folder, unit, delta=None):
     """{initializer of the graph: float32 array}: the parameters of `edge_audio` or of an `edge_render...`."""
     audio = unit == "edge_audio"
     with TensorFile(Path(folder) / ("audio" if audio else "painter") / MODEL_FILE) as file:
         tensors = {name: np.asarray(file.read(name), np.float32) for name in file.shapes}
     if audio:
         return tensors
-    return {f"painter.{name}": array for name, array in fold_norms(tensors).items()}
+    folded = fold_norms(tensors)
+    return {f"painter.{name}": array for name, array in (delta.added(folded) if delta else folded).items()}
 
 
 def fold_norms(tensors):
