@@ -15,6 +15,7 @@ RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "edge_distill": ("sonic_ms.train.edge.distill", "EdgeDistillConfig"),
     "edge_renderer": ("sonic_ms.train.edge.renderer", "EdgeRendererConfig"),
     "small_painter": ("sonic_ms.small.painter", "SmallPainterConfig"),
+    "small_ticket": ("sonic_ms.small.ticket", "SmallTicketConfig"),
     "syncnet": ("sonic_ms.train.syncnet.training", "SyncNetTraining"),
 }
 FOR_GROUPS = ("base_finetune",)  # the others train in one process

@@ -30,7 +30,7 @@ def features():
 def test_a_cut_painter_is_a_model(tmp_path, features, capsys):
     out = tmp_path / "small"
     report = tmp_path / "a.json"
-    command = ["small", "prune", "--widths", "16,32,48", "--out", str(out), "--json", str(report)]
+    command = ["small", "--json", str(report), "prune", "--widths", "16,32,48", "--out", str(out)]
     assert main(command) == 0 and capsys.readouterr().out.strip() == str(out)
     made = json.loads(report.read_text())
     assert made["channels"] == [16, 16, 32, 32, 48, 48, 48, 32, 16, 16] and made["weights"] < 0.52 * 215_424
@@ -59,7 +59,7 @@ def test_dead_channels_go_and_nothing_changes(tmp_path, features):
 
 def test_a_rounded_painter_runs_in_onnxruntime(tmp_path):
     out = tmp_path / "nf4"
-    assert main(["small", "quantize", "--to", "nf4", "--out", str(out), "--json", str(tmp_path / "a.json")]) == 0
+    assert main(["small", "--json", str(tmp_path / "a.json"), "quantize", "--to", "nf4", "--out", str(out)]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["bytes"] < 0.14 * 4 * 215_424
     shipped, rounded = weights_of(EDGE_FOLDER, "edge_render_256"), weights_of(out, "edge_render_256")
     for name, array in shipped.items():
