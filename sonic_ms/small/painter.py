@@ -92,9 +92,10 @@ class SmallLoss(nn.Cell):
         self.scales = ms.ParameterTuple(self.scales)
 
     def construct(self, features, target):
-        loss = self.paint(features, target)
+        painted = self.paint.painter(features)
+        loss = self.paint.of(features, painted, target)
         if self.teacher is not None:
-            learned = composite(features, self.paint.painter(features))
+            learned = composite(features, painted)
             told = ops.stop_gradient(composite(features, self.teacher(features)))
             weight = 1.0 + 4.0 * features[:, 7:8]
             loss = loss + self.teaching * ops.reduce_mean(ops.abs(learned - told) * weight)

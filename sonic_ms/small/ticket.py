@@ -23,7 +23,8 @@ from sonic_ms.small.record import FILE, read_record
 from sonic_ms.small.settings import SparsityConfig
 from sonic_ms.train.loop.trainer import LoopConfig
 
-PREFIX = "painter."  # of a weight's name in the training's loss
+FRESH = 1000  # added to the seed of the control that begins anew
+PREFIX = "paint.painter."  # of a weight's name in the training's loss
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def run(config, folder, resume=False):
         masks = prune_masks(masks, weights, config.keep)
         arm = "ticket" if level == config.levels else f"level {level}"
         last = _arm(config, folder / f"level-{level}", arm, config.loop, folder / "rewind", masks)
-    _arm(config, folder / "reinit", "reinit", config.loop, None, masks)
+    fresh = dataclasses.replace(config.loop, seed=config.loop.seed + FRESH)
+    _arm(config, folder / "reinit", "reinit", fresh, None, masks)
     _arm(config, folder / "shuffle", "shuffle", config.loop, folder / "rewind", shuffled(masks, config.loop.seed))
     return last
 

@@ -205,7 +205,10 @@ class PaintLoss(nn.Cell):
         self.edge_weight = edge_weight
 
     def construct(self, features, target):
-        picture = composite(features, self.painter(features))
+        return self.of(features, self.painter(features), target)
+
+    def of(self, features, painted, target):
+        picture = composite(features, painted)
         weight = 1.0 + self.inside_weight * features[:, 7:8]
         error = (picture - target) * weight
         across = error[:, :, :, 1:] - error[:, :, :, :-1]
