@@ -1,5 +1,5 @@
-"""The comparisons of docs/small.md as a list of recipes, run one after the other; finished runs are left out, broken ones
-go on from their last checkpoint.
+"""The comparisons of docs/small.md as a list of recipes, run one after the other; finished runs are left out, broken
+ones go on from their last checkpoint.
 
     python -m bench.small_zoo [--only A,D] [--out runs/small] [--seeds 3] [--steps 800] [--faces 1000] [--list]
 

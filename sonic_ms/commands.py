@@ -34,7 +34,11 @@ def _arguments(parser):
     add("--bundle", help="folder that `sonic-ms export` wrote, instead of a model")
     add("--engine", help=f"{', '.join(ENGINES)}; without --bundle mindspore or, for sonic-edge, onnxruntime")
     add("--precision", choices=("fp32", "fp16"), help="of weights and activations, without a bundle (default: fp32)")
-    add("--delta", metavar="FILE", help="a person's mouth that personalize --sparse wrote, on the model it was made from")
+    add(
+        "--delta",
+        metavar="FILE",
+        help="a person's mouth that personalize --sparse wrote, on the model it was made from",
+    )
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add_flags(parser.add_argument_group("options of the video"), all_options())

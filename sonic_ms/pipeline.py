@@ -301,8 +301,8 @@ def load_model(
     name: a model that ships with the package, or a model's folder. bundle: folder that `sonic-ms export` wrote, instead
     of a name. engine: one of runtime.choose.ENGINES; without a bundle mindspore, and for sonic-edge onnxruntime. "auto"
     takes the faster one of those that are here, MindSpore where there is an NPU. precision: "fp32", or
-    "fp16" for weights and activations of half the size; a bundle has its own. delta: file of a person that `personalize --sparse`
-    wrote, added to the model that it was learned on.
+    "fp16" for weights and activations of half the size; a bundle has its own. delta: file of a person that `personalize
+    --sparse` wrote, added to the model that it was learned on.
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
     if precision not in ("fp32", "fp16"):

@@ -1,5 +1,5 @@
-"""Whether a graph has the 4:2 sparsity that ATC's --sparsity=1 asks for: at most two of four neighbours among the inputs
-of a convolution or product are not 0. Never run on a chip: ATC documents it for files of AMCT alone."""
+"""Whether a graph has the 4:2 sparsity that ATC's --sparsity=1 asks for: at most two of four neighbours among the
+inputs of a convolution or product are not 0. Never run on a chip: ATC documents it for files of AMCT alone."""
 
 import numpy as np
 

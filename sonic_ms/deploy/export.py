@@ -31,8 +31,8 @@ def export(table, out, formats, precision, progress=print):
     """Write a bundle.
 
     table: runtime.unit.UnitTable. out: folder to make; it must not exist. formats: of FORMATS. precision: "fp32" or
-    "fp16", as the table was made, or "int8" of a float32 table, for ONNX alone. Returns the Bundle. Raises OutputError when a file cannot be written or does not
-    compute what its Cell computes.
+    "fp16", as the table was made, or "int8" of a float32 table, for ONNX alone. Returns the Bundle. Raises OutputError
+    when a file cannot be written or does not compute what its Cell computes.
     """
     from sonic_ms.files.weights import save_config
     from sonic_ms.runtime.ms import start

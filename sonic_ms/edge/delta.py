@@ -98,7 +98,7 @@ def read_delta(path, folder):
     found = weights_digest(Path(folder), PARTS)
     if base != found:
         raise UsageError(
-            f"{path} was learned on another painter ({base[:12]}, this one is {found[:12]}); use it with the model that "
-            "it was made from, or run personalize --sparse again"
+            f"{path} was learned on another painter ({base[:12]}, this one is {found[:12]}); use it with the model it "
+            "was made from, or run personalize --sparse again"
         )
     return Delta(base, ends, values, biases)

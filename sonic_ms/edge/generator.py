@@ -106,8 +106,8 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto", delta=None)
     """EdgeGenerator with the weights of a folder: audio/ and painter/, each with model.safetensors and config.json.
 
     engine: "onnxruntime" for the graphs that come with the package, "mindspore" for the Cells; "auto" takes what starts
-    and runs faster here: onnxruntime on a CPU, in float32, for networks of the shipped sizes; else MindSpore. delta: path of a file of
-    delta.py, made for this very folder.
+    and runs faster here: onnxruntime on a CPU, in float32, for networks of the shipped sizes; else MindSpore. delta:
+    path of a file of delta.py, made for this very folder.
     Raises WeightsError for missing, wrong or non-finite weights, UsageError for another's delta, EngineError.
     """
     delta = read_delta(delta, folder) if delta else None

@@ -31,7 +31,8 @@ class ShippedGraphs:
 
 
 def open_shipped(folder=EDGE_FOLDER, delta=None):
-    """OnnxEngine with the weights of a folder and a Delta. Raises EngineError without a fitting onnxruntime, WeightsError."""
+    """OnnxEngine with the weights of a folder and a Delta. Raises EngineError without a fitting onnxruntime,
+    WeightsError."""
     check_weights(folder)
     return OnnxEngine(ShippedGraphs(folder, delta=delta))
 

@@ -50,8 +50,8 @@ class SmallPainterConfig:
     """arm: name of the comparison's arm. drawings: folder of the training set, drawn when it is not there; faces: how
     many. widths: of a new painter; begin: folder of a model to go on from instead, whose widths are taken.
 
-    teacher: "shipped" or a model's folder to learn from, besides the drawings, and teaching: its weight. thin: weight of
-    L1 on the normalisations' scales, which makes channels fade. bits: one of quantize.KINDS to train with rounded
+    teacher: "shipped" or a model's folder to learn from, besides the drawings, and teaching: its weight. thin: weight
+    of L1 on the normalisations' scales, which makes channels fade. bits: one of quantize.KINDS to train with rounded
     weights, which needs `begin`.
     """
 
@@ -78,7 +78,9 @@ class SmallPainterConfig:
         )
         require(self, checks)
         if self.bits and not self.begin:
-            raise UsageError(f"bits is {self.bits!r} without begin; rounding begins with a trained model: begin: shipped")
+            raise UsageError(
+                f"bits is {self.bits!r} without begin; rounding begins with a trained model: begin: shipped"
+            )
 
 
 class SmallLoss(nn.Cell):
@@ -226,7 +228,10 @@ def figures_of(config, painter, pruner, work, figures):
     method, sparsity = ("static", config.sparsity) if pruner is None else (config.sparsity.method, config.sparsity)
     path = ()
     if method in GRADUAL:
-        first, last = (1.0 if method == "gmp" else sparsity.first_density), forward_flops(work, alive) / sum(work.values())
+        first, last = (
+            (1.0 if method == "gmp" else sparsity.first_density),
+            forward_flops(work, alive) / sum(work.values()),
+        )
         path = [first + progress(sparsity, step, steps) * (last - first) for step in range(steps)]
     trained = training_flops(method, work, alive, steps, sparsity.every, path) * config.loop.batch_size
     figures |= {

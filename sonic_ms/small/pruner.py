@@ -11,7 +11,15 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from sonic_ms.errors import UsageError, WeightsError
 from sonic_ms.files.weights import TensorFile, summary, write_tensors
 from sonic_ms.small.density import DISTRIBUTIONS
-from sonic_ms.small.methods import Layer, check_schedule, density_of, initial_masks, next_masks, on_schedule, will_change
+from sonic_ms.small.methods import (
+    Layer,
+    check_schedule,
+    density_of,
+    initial_masks,
+    next_masks,
+    on_schedule,
+    will_change,
+)
 from sonic_ms.small.patterns import parse_pattern
 from sonic_ms.train.loop.optimizer import zeros
 
@@ -62,7 +70,9 @@ class Pruner:
         check_schedule(self.config, steps)
         unknown = set(self.config.dense) - set(self.slots)
         if unknown or not self.slots:
-            raise UsageError(f"sparsity: dense names {summary(sorted(unknown))}; expected some of {summary(self.slots)}")
+            raise UsageError(
+                f"sparsity: dense names {summary(sorted(unknown))}; expected some of {summary(self.slots)}"
+            )
         spread = [name for name, slot in self.slots.items() if slot.parts > 1]
         if spread:
             raise UsageError("sparsity: masks need the whole weights on every device; leave loop.shard_optimizer out")
@@ -143,7 +153,10 @@ class Pruner:
     def figures(self):
         """What a report says: density now, share of weights that were ever active (Liu et al. 2021)."""
         seen = sum(one.asnumpy().sum() for one in self.seen.values())
-        return {"density": density_of(self.arrays()), "explored": float(seen / sum(one.size for one in self.seen.values()))}
+        return {
+            "density": density_of(self.arrays()),
+            "explored": float(seen / sum(one.size for one in self.seen.values())),
+        }
 
 
 def write_masks(path, masks):

@@ -1,7 +1,7 @@
 """Quantisation-aware training: convolutions that compute with rounded weights and learn the exact ones.
 
-The gradient passes the rounding as if it were not there (Bengio et al. 2013). Masks are inside of it: what is 0 stays 0.
-Normalisations are to be folded before, so that what is rounded is what will be stored. Activations stay as they are;
+The gradient passes the rounding as if it were not there (Bengio et al. 2013). Masks are inside of it: what is 0 stays
+0. Normalisations are to be folded before, so that what is rounded is what will be stored. Activations stay as they are;
 INT8 files take their ranges afterwards (deploy/int8.py).
 """
 

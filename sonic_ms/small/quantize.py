@@ -1,9 +1,10 @@
 """Weights in 8 and 4 bits: what they become, and how many bytes they take. NumPy; qat.py computes the same in a graph.
 
 All are symmetric about 0, so that a weight that a mask took stays 0. INT8 has a scale for every output; the 4-bit kinds
-have one for every block of neighbours. NF4 (Dettmers et al. 2023) has the quantiles of a normal distribution, MXFP4 (OCP
-Microscaling) the values of a float with two bits of exponent, and scales that are powers of two. No runtime of this
-project computes in 4 bits: these are simulated, they say what a file or a chip of that width would do to the picture.
+have one for every block of neighbours. NF4 (Dettmers et al. 2023) has the quantiles of a normal distribution, MXFP4
+(OCP Microscaling) the values of a float with two bits of exponent, and scales that are powers of two. No runtime of
+this project computes in 4 bits: these are simulated, they say what a file or a chip of that width would do to the
+picture.
 """
 
 import numpy as np

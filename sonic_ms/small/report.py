@@ -69,7 +69,8 @@ def _cell(values):
 
 
 def plot(records, path):
-    """Error against the weights that are not 0, one point a run; nothing without matplotlib. Whether there is a plot."""
+    """Error against the weights that are not 0, one point a run; nothing without matplotlib. Whether there is a
+    plot."""
     points = [one for one in records if {JUDGED, "nonzero"} <= set(one.figures)]
     try:
         import matplotlib

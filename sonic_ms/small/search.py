@@ -1,5 +1,6 @@
-"""Search for widths under a budget: enumeration where it is small, NSGA-II (Deb et al. 2002) where it is not, the Pareto
-front of what was found, and Kendall's tau between two rankings. NumPy; what a candidate is worth is told by functions."""
+"""Search for widths under a budget: enumeration where it is small, NSGA-II (Deb et al. 2002) where it is not, the
+Pareto front of what was found, and Kendall's tau between two rankings. NumPy; what a candidate is worth is told by
+functions."""
 
 import itertools
 

@@ -29,8 +29,8 @@ PREFIX = "paint.painter."  # of a weight's name in the training's loss
 
 @dataclass(frozen=True)
 class SmallTicketConfig:
-    """levels: how often to prune, keeping `keep` of what is left each time. rewind: step whose weights are gone back to.
-    drawings, faces: as of small_painter."""
+    """levels: how often to prune, keeping `keep` of what is left each time. rewind: step whose weights are gone back
+    to. drawings, faces: as of small_painter."""
 
     loop: LoopConfig
     levels: int = 3

@@ -65,9 +65,10 @@ def test_a_rounded_painter_runs_in_onnxruntime(tmp_path):
     for name, array in shipped.items():
         expected = quantize(array, "nf4") if name.endswith("weight") else array
         assert rounded[name] == pytest.approx(expected, abs=1e-5), name
-    with TensorFile(out / "painter" / "model.safetensors") as file, TensorFile(
-        EDGE_FOLDER / "painter" / "model.safetensors"
-    ) as other:
+    with (
+        TensorFile(out / "painter" / "model.safetensors") as file,
+        TensorFile(EDGE_FOLDER / "painter" / "model.safetensors") as other,
+    ):
         assert file.shapes == other.shapes
 
 

@@ -138,7 +138,9 @@ def test_only_what_was_chosen_changes_and_resuming_changes_nothing(tmp_path):
     assert np.array_equal(picked, np.concatenate([m.ravel() for m in moved.values()]))
     assert scores[picked].min() >= scores[~picked].max() > 0
 
-    def stops(rng, size, left=iter(range(6))):
+    left = iter(range(6))
+
+    def stops(rng, size):
         if next(left, None) is None:
             raise KeyboardInterrupt
         return batch(rng, size)

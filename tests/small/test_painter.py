@@ -31,8 +31,9 @@ def test_masks_reach_the_written_model_and_its_graph(tmp_path, drawings, few_fac
     sparse = SparsityConfig(density=0.2, method="rigl", every=2, drop=0.5, end=1.0)
     config = SmallPainterConfig(LOOP, "rigl", sparse, str(drawings), 2, PainterConfig().widths)
     last = run(config, tmp_path / "run")
-    masks, stored = tensors_of(tmp_path / "run" / "masks.safetensors"), tensors_of(
-        tmp_path / "run" / "painter" / "model.safetensors"
+    masks, stored = (
+        tensors_of(tmp_path / "run" / "masks.safetensors"),
+        tensors_of(tmp_path / "run" / "painter" / "model.safetensors"),
     )
     initializers = weights_of(tmp_path / "run", "edge_render_256")
     assert len(masks) == 11 and sum(m.sum() for m in masks.values()) == pytest.approx(0.2 * 215_424, abs=11)
@@ -54,9 +55,7 @@ def test_masks_reach_the_written_model_and_its_graph(tmp_path, drawings, few_fac
 def test_rounded_weights_are_what_is_written(tmp_path, drawings, few_faces):
     """Half of the shipped weights, learning from the shipped painter in 4 bits: zeros and levels are in the file."""
     sparse = SparsityConfig(density=0.5, start="magnitude")
-    config = SmallPainterConfig(
-        LOOP, "int4", sparse, str(drawings), 2, begin="shipped", teacher="shipped", bits="int4"
-    )
+    config = SmallPainterConfig(LOOP, "int4", sparse, str(drawings), 2, begin="shipped", teacher="shipped", bits="int4")
     run(config, tmp_path / "run")
     stored = tensors_of(tmp_path / "run" / "painter" / "model.safetensors")
     shipped = tensors_of(EDGE_FOLDER / "painter" / "model.safetensors")

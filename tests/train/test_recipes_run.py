@@ -105,7 +105,9 @@ def test_the_recipe_in_closed_form(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", sorted(name for name in RECIPES if "loop" in RECIPES[name] and name not in IN_TESTS_SMALL))
+@pytest.mark.parametrize(
+    "recipe", sorted(name for name in RECIPES if "loop" in RECIPES[name] and name not in IN_TESTS_SMALL)
+)
 def test_a_recipe_runs_past_its_first_validation(recipe, request, tmp_path):
     places = {}
     for name in NEEDS.get(recipe, ()):

@@ -114,8 +114,8 @@ def tensors_of(painter):
 
 
 def store_delta(painter, before, path):
-    """Write what a folded painter has that `before` {name: array}, the shipped one, has not; the painter gets the values
-    that the file holds: what is measured is what a user gets."""
+    """Write what a folded painter has that `before` {name: array}, the shipped one, has not; the painter gets the
+    values that the file holds: what is measured is what a user gets."""
     delta = difference(before, tensors_of(painter), weights_digest(EDGE_FOLDER, PARTS))
     write_delta(path, delta)
     parameters = dict(painter.parameters_and_names())
@@ -136,8 +136,9 @@ def personalize(video, out, photo=None, steps=STEPS, pruner=None):
     video: path of the clip. photo: another picture of that person to start from; by default the clip's best frame.
     out: new folder. It gets audio/ and painter/ (a model for `generate --model`), portrait.png (the picture it was
     tuned for), frames.png (held-out frames: before, after, the clip), rehearsed.png (mouths that the clip lacks:
-    before, after), report.json and training/ (the loss). pruner: small.personal.Chosen, which changes some weights only:
-    then there is delta.safetensors too, which does the same to the shipped model. When anything fails, it is not left behind.
+    before, after), report.json and training/ (the loss). pruner: small.personal.Chosen, which changes some weights
+    only: then there is delta.safetensors too, which does the same to the shipped model. When anything fails, the folder
+    is not left behind.
     Raises InputMissingError, FaceError, ImageError, UsageError for clips that cannot serve, OutputError.
     """
     out = Path(out)

@@ -110,9 +110,7 @@ def has_bf16():
     return chip.startswith(("ascend910b", "ascend910_93"))
 
 
-def train(
-    loss_cell, make_batch, config, folder, validate=None, resume=False, identity=None, group=None, pruner=None
-):
+def train(loss_cell, make_batch, config, folder, validate=None, resume=False, identity=None, group=None, pruner=None):
     """Run `config.steps` steps of AdamW; returns the last logged row.
 
     Args:
