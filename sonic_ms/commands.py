@@ -12,7 +12,7 @@ from sonic_ms.options import add_flags, from_flags, owners, parse
 from sonic_ms.pipeline import DEFAULT_MODEL, MODELS, all_options, load_model, model_of, shipped_models
 from sonic_ms.runtime.choose import ENGINES
 
-LOADING = ("model", "bundle", "engine", "precision")  # what a config file may say besides options
+LOADING = ("model", "bundle", "engine", "precision", "delta")  # what a config file may say besides options
 
 
 def generate_arguments(parser):
@@ -34,6 +34,11 @@ def _arguments(parser):
     add("--bundle", help="folder that `sonic-ms export` wrote, instead of a model")
     add("--engine", help=f"{', '.join(ENGINES)}; without --bundle mindspore or, for sonic-edge, onnxruntime")
     add("--precision", choices=("fp32", "fp16"), help="of weights and activations, without a bundle (default: fp32)")
+    add(
+        "--delta",
+        metavar="FILE",
+        help="a person's mouth that personalize --sparse wrote, on the model it was made from",
+    )
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add_flags(parser.add_argument_group("options of the video"), all_options())
@@ -44,7 +49,7 @@ def _arguments(parser):
 
 
 def settings(args):
-    """({model, bundle, engine, precision}, options): from --config, overridden by the flags that were given."""
+    """({model, bundle, engine, precision, delta}, options): from --config, overridden by the flags that were given."""
     from sonic_ms.files.config import read_yaml
 
     values = read_yaml(args.config) if args.config else {}
@@ -53,10 +58,10 @@ def settings(args):
     values = {name: value for name, value in values.items() if name not in flags} | flags
     if values.get("bundle") is not None and "model" in values:
         raise UsageError(f"model {values['model']!r} and bundle {values['bundle']!r}: give one of them")
-    loading = {"model": DEFAULT_MODEL, "bundle": None, "engine": "auto", "precision": "fp32"}
+    loading = {"model": DEFAULT_MODEL, "bundle": None, "engine": "auto", "precision": "fp32", "delta": None}
     loading |= {name: values.pop(name) for name in LOADING if name in values}
     for name, value in loading.items():
-        if not isinstance(value, str) and not (name == "bundle" and value is None):
+        if not isinstance(value, str) and not (name in ("bundle", "delta") and value is None):
             raise UsageError(f"{args.config}: {name} is {short(value)}; expected a text")
     return loading, values
 
@@ -78,7 +83,7 @@ def generate(args):
     console = Console()
     started = time.perf_counter()
     console.wait_for(f"loading {name} ...")
-    model = load_model(loading["model"], loading["engine"], loading["bundle"], loading["precision"])
+    model = load_model(loading["model"], loading["engine"], *(loading[n] for n in ("bundle", "precision", "delta")))
     loaded = time.perf_counter()
     if state and args.resume is False:
         Path(state).unlink(missing_ok=True)

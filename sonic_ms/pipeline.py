@@ -19,7 +19,7 @@ from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import Cancelled, UsageError, WeightsError
 from sonic_ms.face.choose import Detector, choose_face, upright
 from sonic_ms.face.mesh import Face
-from sonic_ms.files.digest import glance
+from sonic_ms.files.digest import glance, sha256_of
 from sonic_ms.files.model import read_model_file
 from sonic_ms.files.shipped import PRETRAINED
 from sonic_ms.labels.save import Labels, mark_of
@@ -42,7 +42,8 @@ Source = str | os.PathLike[str] | np.ndarray
 class ModelEntry(NamedTuple):
     """Where a model lives. package: its folder, with options.py, generator.py and graphs.py. options: the name of its
     class. parts: folders by which a model's folder without model.json is recognised. shipped: comes with the
-    package. resumable: takes hours and keeps its finished steps. engines: of those without a bundle."""
+    package. resumable: takes hours and keeps its finished steps. engines: of those without a bundle. deltas: whether a
+    person's delta can be added to it."""
 
     package: str
     options: str
@@ -50,6 +51,7 @@ class ModelEntry(NamedTuple):
     shipped: bool = False
     resumable: bool = False
     engines: tuple[str, ...] = ("auto", "mindspore")
+    deltas: bool = False
 
     @property
     def Options(self) -> type[Options]:
@@ -66,7 +68,7 @@ class ModelEntry(NamedTuple):
 
 MODELS = {
     "sonic-edge": ModelEntry(
-        "sonic_ms.edge", "EdgeOptions", ("audio", "painter"), True, False, ("auto", "onnxruntime", "mindspore")
+        "sonic_ms.edge", "EdgeOptions", ("audio", "painter"), True, False, ("auto", "onnxruntime", "mindspore"), True
     ),
     "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True),
 }
@@ -403,17 +405,21 @@ def load_model(
     engine: str = "auto",
     bundle: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
+    delta: str | os.PathLike[str] | None = None,
 ) -> TalkingModel:
     """A model with `generate(image, audio, **options)`.
 
     name: a model that ships with the package, or a model's folder. bundle: folder that `sonic-ms export` wrote, instead
     of a name. engine: one of runtime.choose.ENGINES; without a bundle mindspore, and for sonic-edge onnxruntime. "auto"
     takes the faster one of those that are here, MindSpore where there is an NPU. precision: "fp32", or
-    "fp16" for weights and activations of half the size; a bundle has its own.
+    "fp16" for weights and activations of half the size; a bundle has its own. delta: file of a person that `personalize
+    --sparse` wrote, added to the model that it was learned on.
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"precision is {precision!r}; expected fp32 or fp16")
+    if bundle is not None and delta is not None:
+        raise UsageError(f"delta {str(delta)!r} with a bundle, whose weights are fixed; use it with a model")
     if bundle is not None:
         if precision != "fp32":
             raise UsageError(
@@ -424,9 +430,13 @@ def load_model(
     check_engine(engine)
     entry = MODELS[model_of(name)]
     check_engine(engine, entry.engines)
+    if delta is not None and not entry.deltas:
+        raise UsageError(f"delta {str(delta)!r}: {model_of(name)} takes none; leave it out")
     arguments = () if str(name) in MODELS else (name,)
-    generator = entry.generator.open_folder(*arguments, precision=precision, engine=engine)
-    return TalkingModel(generator, glance(arguments[0] if arguments else PRETRAINED / name))
+    more = {} if delta is None else {"delta": delta}
+    generator = entry.generator.open_folder(*arguments, precision=precision, engine=engine, **more)
+    weights = glance(arguments[0] if arguments else PRETRAINED / name)
+    return TalkingModel(generator, weights if delta is None else f"{weights} {sha256_of(delta)}")
 
 
 def load_bundle(bundle: Bundle, engine: Engine, **more: Any) -> TalkingModel:

@@ -219,7 +219,8 @@ def test_flags_win_over_the_config_file(tmp_path):
     (tmp_path / "c.yaml").write_text("min_resolution: 300\nseed: 5\nlip_sync_correction: false\n")
     flags = ["demo", "--config", str(tmp_path / "c.yaml"), "--seed", "0", "--face-box", "1,2,3,4"]
     loading, values = settings(build_parser().parse_args(flags))
-    assert loading == {"model": "sonic-edge", "bundle": None, "engine": "auto", "precision": "fp32"}
+    expected = {"model": "sonic-edge", "bundle": None, "engine": "auto", "precision": "fp32", "delta": None}
+    assert loading == expected
     assert values == {"min_resolution": 300, "seed": 0, "lip_sync_correction": False, "face_box": (1, 2, 3, 4)}
 
 

@@ -24,6 +24,7 @@ FLOORS = (
     ("pipeline",),
     ("data",),
     ("ascend", "serve", "train"),
+    ("small",),
     ("commands",),
     ("cli",),
     ("__main__",),

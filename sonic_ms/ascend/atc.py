@@ -9,6 +9,7 @@ from pathlib import Path
 from sonic_ms.ascend.build import Job, find_tool, installed_cann, pick_units, run_plans
 from sonic_ms.ascend.facts import find_chip
 from sonic_ms.ascend.flags import flag_problems
+from sonic_ms.ascend.sparsity import sparsity_problems
 from sonic_ms.deploy.bundle import Bundle
 from sonic_ms.errors import UsageError
 
@@ -89,6 +90,8 @@ def atc_plan(bundle, name, chip, precision, host_cpu=None, atc="atc", cann=None,
             flags["keep_dtype"] = str(folder / KEEP_FILE)
     flags |= dict(extra)
     problems = flag_problems(flags, cann)
+    if flags.get("sparsity") == "1" and not problems:
+        problems = sparsity_problems(bundle.path(name, "onnx"))
     if problems:
         raise UsageError(f"unit {name}: {'; '.join(problems)}")
     argv = (atc, *(f"--{flag}={value}" for flag, value in flags.items()))

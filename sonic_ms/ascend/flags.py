@@ -5,6 +5,7 @@ import re
 from sonic_ms.ascend.facts import find_chip, read
 from sonic_ms.errors import UsageError
 
+SPARSE_FAMILIES = ("310B", "910B")  # atlasatcparam_16_0061
 PATHS = ("model", "output", "weight", "keep_dtype", "modify_mixlist", "insert_op_conf", "op_precision_mode")
 
 
@@ -80,6 +81,6 @@ def _chip_problems(flags, table, cann):
         problems.append(f"{chip.soc} takes no shape ranges; use gears")
     if "allow_hf32" in flags and chip.family != "910B":
         problems.append(f"--allow_hf32 is for Atlas A2 and newer, not {chip.soc}")
-    if "sparsity" in flags and chip.family == "310P":
-        problems.append(f"--sparsity is not for {chip.soc}")
+    if flags.get("sparsity") == "1" and chip.family not in SPARSE_FAMILIES:
+        problems.append(f"--sparsity=1 is not for {chip.soc}; Atlas A2, A3 and 200I A2 compute 4:2 sparse weights")
     return problems

@@ -12,6 +12,8 @@ INPUT_DTYPES = ("float32", "float16", "uint8")  # what ATC's page general_restri
 MAX_ELEMENTS = 2**31
 MINDIR_VERSION = 3  # what MindSpore 2.7 to 2.10 write and Lite of the same release reads
 OPSETS = range(11, 19)  # ATC --framework=5
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+FEWEST_INT8_INPUTS = 16  # CANN pads inputs to 16 and more (atlasag_25_0047)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ def onnx_findings(graph, chip):
         *_shapes(graph),
         *_operators(graph, chip),
         *_convolutions(graph, chip),
+        *_quantised(graph),
     ]
 
 
@@ -82,6 +85,8 @@ def _operators(graph, chip):
         seen.add(op)
         if op in table["onnx_control_flow"]:
             yield Finding(NEVER, "control flow", f"{op} ({node.name}): control flow has to stay on the host")
+        elif op in QDQ:
+            continue  # `_quantised` says more
         elif op != "Conv3D" and op not in table["onnx"]:
             yield Finding(NEVER, "operator", f"{op} ({node.name}) is not among the ONNX operators ATC reads")
         elif chip.family == "310" and op in table["onnx_not_on_310"]:
@@ -125,6 +130,26 @@ def _convolutions(graph, chip):
             if any(value is not None and value > limit for value in values):
                 text = "x".join(str(value) for value in values)
                 yield Finding(NEVER, f"conv {what}", f"{node.op} {node.name}: {what} {text}, at most {limit}")
+
+
+def _quantised(graph):
+    """An int8 file of onnxruntime's kind: ATC documents no way for it; AMCT turns it into Ascend's own operators."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    read_by = {name for node in graph.nodes for name in node.inputs}
+    rounded = [node for node in graph.nodes if node.op == "DequantizeLinear" and node.outputs[0] in read_by]
+    if not rounded:
+        return
+    reason = f"{len(rounded)} DequantizeLinear: ATC reads no QDQ; give this file to AMCT's convert_qat_model first"
+    yield Finding(NEVER, "int8", reason)
+    narrow = []
+    for node in graph.nodes:
+        shape = graph.shapes.get(node.inputs[1], ()) if node.op == "Conv" else ()
+        whole = len(shape) == 4 and makers.get(node.inputs[1]) in rounded
+        if whole and shape[1] <= FEWEST_INT8_INPUTS:
+            narrow.append(node.name)
+    if narrow:
+        reason = f"{len(narrow)} convolutions have {FEWEST_INT8_INPUTS} or fewer inputs, where int8 gains no speed"
+        yield Finding(UNKNOWN, "int8", f"{reason}: {', '.join(narrow[:3])}")
 
 
 def mindir_findings(mindir, chip):

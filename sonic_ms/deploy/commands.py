@@ -8,8 +8,9 @@ from sonic_ms.errors import EngineError, UsageError
 def export_arguments(parser):
     add = parser.add_argument
     add("--model", default="sonic-edge", help="sonic-edge, or the folder of a model (default: sonic-edge)")
-    add("--format", help="mindir, onnx or both, as mindir,onnx (default: both)")
-    add("--dtype", choices=("fp32", "fp16"), default="fp32", help="of weights and activations (default: fp32)")
+    add("--format", help="mindir, onnx or both, as mindir,onnx (default: both; int8: onnx)")
+    add("--dtype", choices=("fp32", "fp16", "int8"), default="fp32",
+        help="of weights and activations; int8 for ONNX, and of sonic-edge alone (default: fp32)")  # fmt: skip
     add("--gear", action="append", default=[],
         help="sonic-edge: side of the moving square, repeatable (default: all); sonic-base: WIDTHxHEIGHT")  # fmt: skip
     add("--decode-chunk-size", type=int, metavar="N",
@@ -25,11 +26,14 @@ def export(args):
     from sonic_ms.deploy.export import FORMATS, export
     from sonic_ms.pipeline import model_of, unit_table
 
-    formats = tuple(args.format.split(",")) if args.format else ("mindir",) if args.for_cpu else FORMATS
+    only = ("mindir",) if args.for_cpu else ("onnx",) if args.dtype == "int8" else FORMATS
+    formats = tuple(args.format.split(",")) if args.format else only
     if not set(formats) <= set(FORMATS):
         raise UsageError(f"format {args.format!r}; expected {', '.join(FORMATS)} or both")
     if args.for_cpu and "onnx" in formats:
         raise UsageError("--for-cpu is for MINDIR; leave it out, or --format onnx")
+    if args.dtype == "int8" and formats != ("onnx",):
+        raise UsageError("--dtype int8 is for ONNX: MindSpore has no such graphs; leave it out, or --format onnx")
     sizes = {"gears": args.gear, "chunk": args.decode_chunk_size, "for_cpu": args.for_cpu}
     if args.feature_cache_branch:
         if model_of(args.model) != "sonic-base":
@@ -37,7 +41,7 @@ def export(args):
                 f"--feature-cache-branch is for sonic-base, and {args.model} is another model; leave it out"
             )
         sizes["cache_branches"] = args.feature_cache_branch
-    table = unit_table(args.model, precision=args.dtype, **sizes)
+    table = unit_table(args.model, precision="fp32" if args.dtype == "int8" else args.dtype, **sizes)
     bundle = export(table, args.out, formats, args.dtype, lambda line: print(line, file=sys.stderr, flush=True))
     print(args.out)
     return bundle.manifest

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sonic_ms.deploy.bundle import Bundle, file_entry, unit_entry, write_manifest
+from sonic_ms.deploy.int8 import write_int8
 from sonic_ms.errors import EngineError, OutputError, UsageError
 from sonic_ms.files.temporary import Temporary
 from sonic_ms.runtime.ort import import_onnxruntime, open_session, run_session
@@ -19,7 +20,8 @@ from sonic_ms.runtime.unit import relative_error
 
 FORMATS = ("mindir", "onnx")
 # Largest relative L2 distance between a file and its Cell. fp16: onnxruntime rounds between other operators.
-TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
+# int8 is held against the float32 Cell.
+TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2, "int8": 8e-2}
 INLINE_BYTES = 1_800_000_000  # an ONNX file may not exceed 2 GB: what is larger keeps its weights beside it,
 EXTERNAL_BYTES = 1024  # those of at least this size
 MIND_IR_VERSION = 3  # what MindSpore 2.7 and 2.8 write
@@ -29,12 +31,14 @@ def export(table, out, formats, precision, progress=print):
     """Write a bundle.
 
     table: runtime.unit.UnitTable. out: folder to make; it must not exist. formats: of FORMATS. precision: "fp32" or
-    "fp16", as the table was made. Returns the Bundle. Raises OutputError when a file cannot be written or does not
-    compute what its Cell computes.
+    "fp16", as the table was made, or "int8" of a float32 table, for ONNX alone. Returns the Bundle. Raises OutputError
+    when a file cannot be written or does not compute what its Cell computes.
     """
     from sonic_ms.files.weights import save_config
     from sonic_ms.runtime.ms import start
 
+    if precision == "int8" and table.calibrate is None:
+        raise UsageError(f"--dtype int8: {table.model} has no int8; take fp32 or fp16")
     if "onnx" in formats:
         import_onnxruntime()  # its absence is found before the work
     ms = start()
@@ -49,7 +53,7 @@ def export(table, out, formats, precision, progress=print):
                 save_config(config, part / "config" / network)
             entries = {}
             for name, unit in table.units.items():
-                entries[name] = export_unit(ms, unit, table, part, formats, TOLERANCE[precision], progress)
+                entries[name] = export_unit(ms, unit, table, part, formats, precision, progress)
             manifest = {
                 "format": 1,
                 "model": table.model,
@@ -69,11 +73,12 @@ def export(table, out, formats, precision, progress=print):
     return Bundle.load(out)
 
 
-def export_unit(ms, unit, table, folder, formats, tolerance, progress=print):
+def export_unit(ms, unit, table, folder, formats, precision, progress=print):
     """Export one unit into folder/FORMAT/ and compare it with its Cell as it is built, also where the exported one is
     rearranged: its entry of the manifest."""
     started = time.perf_counter()
-    inputs = table.sample(unit)
+    operators, shown = table.calibrate(unit) if precision == "int8" else ((), [table.sample(unit)])
+    inputs = shown[-1]  # int8 is judged where its ranges hold, not on noise
     cell = unit.build()
     tensors = [ms.Tensor(array) for array in inputs.values()]
     expected = as_arrays(cell(*tensors))
@@ -84,6 +89,8 @@ def export_unit(ms, unit, table, folder, formats, tolerance, progress=print):
         cell = table.rearrange[unit.name](unit.build())
     entry = unit_entry(unit)
     files = {kind: WRITE[kind](ms, cell, tensors, unit, folder) for kind in formats}
+    if precision == "int8":
+        write_int8(files["onnx"][0], unit, operators, shown)
     del cell, tensors
     gc.collect()  # one copy of large weights in memory at a time: the Cell's, then each file's
     for kind, (path, data) in files.items():
@@ -91,6 +98,7 @@ def export_unit(ms, unit, table, folder, formats, tolerance, progress=print):
         gc.collect()
         check_outputs(unit, found, f"the {kind} file")
         error = max(relative_error(one, other) for one, other in zip(found, expected))
+        tolerance = TOLERANCE[precision]
         if not error <= tolerance:
             raise OutputError(
                 f"unit {unit.name}: the {kind} file differs from its Cell by {error:.1e} (bar {tolerance:g})"

@@ -12,6 +12,7 @@ REFERENCE = "mindspore"
 BARS = {
     "fp32": {"mindspore": 1e-6, "onnxruntime": 1e-5, "lite": 1e-3, "acl": 2e-2},
     "fp16": {"mindspore": 1e-6, "onnxruntime": 2e-2, "lite": 2e-2, "acl": 2e-2},
+    "int8": {"mindspore": 1e-6, "onnxruntime": 8e-2, "lite": 8e-2, "acl": 8e-2},
 }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sonic_ms.edge import idle, portrait, postprocess
 from sonic_ms.edge.audio_features import WINDOW, hear
+from sonic_ms.edge.delta import read_delta
 from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
 from sonic_ms.edge.live import LiveEdge, LiveUnits
 from sonic_ms.edge.options import EdgeOptions
@@ -97,13 +98,15 @@ class EdgeGenerator:
         return curves_of(hear(lambda mel: self.engine.run("edge_audio", {"mel": mel})["heard"], samples), self.heard)
 
 
-def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
+def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto", delta=None):
     """EdgeGenerator with the weights of a folder: audio/ and painter/, each with model.safetensors and config.json.
 
     engine: "onnxruntime" for the graphs that come with the package, "mindspore" for the Cells; "auto" takes what starts
-    and runs faster here: onnxruntime on a CPU, in float32, for networks of the shipped sizes; else MindSpore.
-    Raises WeightsError for missing, wrong or non-finite weights, EngineError.
+    and runs faster here: onnxruntime on a CPU, in float32, for networks of the shipped sizes; else MindSpore. delta:
+    path of a file of delta.py, made for this very folder.
+    Raises WeightsError for missing, wrong or non-finite weights, UsageError for another's delta, EngineError.
     """
+    delta = read_delta(delta, folder) if delta else None
     if engine == "auto":
         engine = "onnxruntime" if precision == "fp32" and _has_onnxruntime() and fits(folder) else "mindspore"
     heard = audio_config(folder)
@@ -112,10 +115,10 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto"):
             raise EngineError(
                 f"precision {precision} in onnxruntime needs a bundle: sonic-ms export --dtype {precision}"
             )
-        return EdgeGenerator(open_shipped(folder), heard, live=True)
+        return EdgeGenerator(open_shipped(folder, delta), heard, live=True)
     from sonic_ms.runtime.cells import MindSporeEngine
 
-    opened = MindSporeEngine(edge_units(Path(folder), precision=precision, live=LIVE_SIDES))
+    opened = MindSporeEngine(edge_units(Path(folder), precision=precision, live=LIVE_SIDES, delta=delta))
     for unit in ("edge_audio", "edge_render_256"):
         opened.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
     return EdgeGenerator(opened, heard, live=True)

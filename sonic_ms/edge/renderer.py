@@ -14,6 +14,7 @@ from mindspore import dtype as mstype
 from sonic_ms.edge.motion import Columns, FaceField, clip01
 from sonic_ms.edge.rig import LAYOUT, OFFSETS, UPPER_TEETH
 from sonic_ms.edge.texture import COARSE, OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, enlarge_matrix
+from sonic_ms.errors import WeightsError, short
 from sonic_ms.files.weights import set_precision
 from sonic_ms.nn.portable import stack
 
@@ -26,11 +27,25 @@ LOWER_GAPS = (0.0, 0.20, 0.41, 0.60, 0.73)
 GAP_WIDTH = 0.05
 
 
+BLOCKS = ("down1.0", "down1.1", "down2.0", "down2.1", "down3.0", "down3.1", "down3.2", "up2", "up1.0", "up1.1")
+
+
 @dataclass(frozen=True)
 class PainterConfig:
-    """Channels of the painter at 1/2, 1/4 and 1/8 of its rectangle's resolution."""
+    """widths: channels of the painter at 1/2, 1/4 and 1/8 of its rectangle's resolution. channels: those of each of its
+    BLOCKS where they differ, as in a pruned painter; none where `widths` says all."""
 
     widths: tuple[int, int, int] = (24, 48, 64)
+    channels: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.channels and (len(self.channels) != len(BLOCKS) or min(self.channels) < 1):
+            raise WeightsError(f"painter has channels {short(self.channels)}; expected {len(BLOCKS)} numbers above 0")
+
+    def blocks(self):
+        """Channels of every block, in the order of BLOCKS."""
+        c1, c2, c3 = self.widths
+        return self.channels or (c1, c1, c2, c2, c3, c3, c3, c2, c1, c1)
 
 
 def nodes(count, pixels):
@@ -144,15 +159,15 @@ class Painter(nn.Cell):
 
     def __init__(self, config):
         super().__init__()
-        c1, c2, c3 = config.widths
-        self.down1 = nn.SequentialCell(ConvBlock(FEATURES, c1, 2), ConvBlock(c1, c1))
-        self.down2 = nn.SequentialCell(ConvBlock(c1, c2, 2), ConvBlock(c2, c2))
-        self.down3 = nn.SequentialCell(ConvBlock(c2, c3, 2), ConvBlock(c3, c3), ConvBlock(c3, c3))
+        a0, a1, b0, b1, c0, c1, c2, d, e0, e1 = config.blocks()
+        self.down1 = nn.SequentialCell(ConvBlock(FEATURES, a0, 2), ConvBlock(a0, a1))
+        self.down2 = nn.SequentialCell(ConvBlock(a1, b0, 2), ConvBlock(b0, b1))
+        self.down3 = nn.SequentialCell(ConvBlock(b1, c0, 2), ConvBlock(c0, c1), ConvBlock(c1, c2))
         self.enlarge3 = Enlarge(ROI_HEIGHT // 8, ROI_WIDTH // 8)
         self.enlarge2 = Enlarge(ROI_HEIGHT // 4, ROI_WIDTH // 4)
-        self.up2 = ConvBlock(c3 + c2, c2)
-        self.up1 = nn.SequentialCell(ConvBlock(c2 + c1, c1), ConvBlock(c1, c1))
-        self.leave = _conv(c1, 4 * 4)
+        self.up2 = ConvBlock(c2 + b1, d)
+        self.up1 = nn.SequentialCell(ConvBlock(d + a1, e0), ConvBlock(e0, e1))
+        self.leave = _conv(e1, 4 * 4)
         self.interleave = Interleave(4, ROI_HEIGHT // 2, ROI_WIDTH // 2)
         self.half = False
 

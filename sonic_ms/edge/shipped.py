@@ -18,22 +18,23 @@ EPSILON = 1e-5  # of MindSpore's BatchNorm2d
 
 
 class ShippedGraphs:
-    """What OnnxEngine reads in place of a bundle. folder: of the weights."""
+    """What OnnxEngine reads in place of a bundle. folder: of the weights; delta: Delta added to its painter."""
 
-    def __init__(self, folder, sides=EDGE_SIDES):
-        self.folder, self.units = Path(folder), edge_units(folder, sides, live=LIVE_SIDES)
+    def __init__(self, folder, sides=EDGE_SIDES, delta=None):
+        self.folder, self.units, self.delta = Path(folder), edge_units(folder, sides, live=LIVE_SIDES), delta
 
     def path(self, unit, kind):
         return GRAPHS / f"{unit}.{kind}"
 
     def weights(self, unit):
-        return weights_of(self.folder, unit)
+        return weights_of(self.folder, unit, self.delta)
 
 
-def open_shipped(folder=EDGE_FOLDER):
-    """OnnxEngine with the weights of a folder. Raises EngineError without a fitting onnxruntime, WeightsError."""
+def open_shipped(folder=EDGE_FOLDER, delta=None):
+    """OnnxEngine with the weights of a folder and a Delta. Raises EngineError without a fitting onnxruntime,
+    WeightsError."""
     check_weights(folder)
-    return OnnxEngine(ShippedGraphs(folder))
+    return OnnxEngine(ShippedGraphs(folder, delta=delta))
 
 
 def fits(folder):
@@ -53,7 +54,7 @@ def check_weights(folder):
             raise WeightsError(f"{path} holds values that are not finite: {summary(broken)}")
 
 
-def weights_of(folder, unit):
+def weights_of(folder, unit, delta=None):
     """{initializer of the graph: float32 array}: the parameters of an encoder, `edge_..._audio`, or of a renderer."""
     audio = unit.endswith("audio")
     with TensorFile(Path(folder) / ("audio" if audio else "painter") / MODEL_FILE) as file:
@@ -63,7 +64,8 @@ def weights_of(folder, unit):
         return {**tensors, positions: np.ascontiguousarray(tensors[positions][: 2 * LIVE_WINDOW])}
     if audio:
         return tensors
-    return {f"painter.{name}": array for name, array in fold_norms(tensors).items()}
+    folded = fold_norms(tensors)
+    return {f"painter.{name}": array for name, array in (delta.added(folded) if delta else folded).items()}
 
 
 def fold_norms(tensors):

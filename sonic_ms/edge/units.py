@@ -26,13 +26,23 @@ def audio_config(folder=EDGE_FOLDER):
     return load_config(AudioEncoderConfig, Path(folder) / "audio")
 
 
-def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32", live=()):
+def add_delta(painter, delta):
+    """Add a delta.Delta to a Painter with folded norms."""
+    from mindspore import Tensor as Values
+
+    parameters = dict(painter.parameters_and_names())
+    for name, array in delta.added({name: p.asnumpy().copy() for name, p in parameters.items()}).items():
+        parameters[name].set_data(Values(array))
+
+
+def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32", live=(), delta=None):
     """{name: Unit} of sonic-edge: the audio encoder, and a renderer for each side of the moving square in pixels.
 
     live: sides for which there is a renderer of single frames too, and with them an encoder of LIVE_WINDOW frames.
 
     precision: "fp16" halves the painter's weights and activations; the flow stays float32, since a texture has more
-    texels than a half can count, and so does the encoder, which costs next to nothing.
+    texels than a half can count, and so does the encoder, which costs next to nothing. delta: delta.Delta added to the
+    painter.
     """
     folder = Path(folder)
     cells = {}
@@ -43,6 +53,8 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32", live=()):
 
             painter = Painter(load_config(PainterConfig, folder / "painter")).set_train(False)
             cells["painter"] = fold_norms(load_weights(painter, folder / "painter"))
+            if delta:
+                add_delta(cells["painter"], delta)
             cells["painter"].set_precision(precision)
         return cells["painter"]
 

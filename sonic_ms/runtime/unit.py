@@ -36,6 +36,7 @@ class Unit:
     threads: int = 0
 
 
+Calibrate = Callable[[Unit], tuple[tuple[str, ...], list[dict[str, np.ndarray]]]]
 Sample = Callable[[Unit, int], dict[str, np.ndarray]]  # (unit, seed) -> inputs in the range that the pipeline feeds
 
 
@@ -44,7 +45,8 @@ class UnitTable:
     """All units of a model for one gear, and what a bundle keeps beside the graphs.
 
     gear: the sizes that the graphs are made for. configs: {network: config dataclass}. rearrange: {unit: function that
-    rearranges its Cell for a CPU}.
+    rearranges its Cell for a CPU}. calibrate: unit -> (ONNX operators that int8 quantises, list of inputs that show the
+    ranges), None for a model that has no int8.
     """
 
     model: str
@@ -55,6 +57,7 @@ class UnitTable:
     weights_sha256: str
     licence: str
     rearrange: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    calibrate: Calibrate | None = None
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -24,6 +24,8 @@ def personalize_arguments(parser):
     parser.add_argument("--video", required=True, help="clip of one person who speaks, facing the camera")
     parser.add_argument("--image", help="photo of that person to start from (default: the clip's best frame)")
     parser.add_argument("--out", required=True, help="folder of the new model, must not exist")
+    parser.add_argument("--sparse", action="store_true",
+        help="change a tenth of the weights, and write them as delta.safetensors for generate --delta")  # fmt: skip
 
 
 def personalize(args):
@@ -31,7 +33,12 @@ def personalize(args):
         raise InputMissingError(f"file {args.video}: no such file; check the path")
     from sonic_ms.train.edge.personalize import format_report, personalize
 
-    report = personalize(args.video, args.out, args.image)
+    pruner = None
+    if args.sparse:
+        from sonic_ms.small.personal import Chosen
+
+        pruner = Chosen()
+    report = personalize(args.video, args.out, args.image, pruner=pruner)
     print(format_report(report))
     print(args.out)
     return report

@@ -12,12 +12,16 @@ from sonic_ms.train.loop.distributed import started_in_group
 RECIPES = {  # name in the file -> (module, dataclass of its settings)
     "base_distill": ("sonic_ms.train.base.distill", "BaseDistillConfig"),
     "base_finetune": ("sonic_ms.train.base.finetune", "BaseFinetuneConfig"),
+    "base_sparse": ("sonic_ms.small.base", "BaseSparseConfig"),
     "edge_audio": ("sonic_ms.train.edge.audio", "EdgeAudioConfig"),
     "edge_distill": ("sonic_ms.train.edge.distill", "EdgeDistillConfig"),
     "edge_renderer": ("sonic_ms.train.edge.renderer", "EdgeRendererConfig"),
+    "small_painter": ("sonic_ms.small.painter", "SmallPainterConfig"),
+    "small_search": ("sonic_ms.small.supernet", "SmallSearchConfig"),
+    "small_ticket": ("sonic_ms.small.ticket", "SmallTicketConfig"),
     "syncnet": ("sonic_ms.train.syncnet.training", "SyncNetTraining"),
 }
-FOR_GROUPS = ("base_finetune",)  # the others train in one process
+FOR_GROUPS = ("base_finetune", "base_sparse")  # the others train in one process
 
 
 def find_recipe(name):

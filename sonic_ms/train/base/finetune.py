@@ -132,8 +132,9 @@ def run(config, folder, resume=False):
     return finetune(config, Shards(config.shards), folder, resume, join())
 
 
-def finetune(config, samples, folder, resume=False, group=None):
-    """Train on `samples` (see clips.py) and write folder/model; returns the last row of the log."""
+def finetune(config, samples, folder, resume=False, group=None, pruner=None, known=None):
+    """Train on `samples` (see clips.py) and write folder/model; returns the last row of the log. pruner: see
+    `trainer.train`; known: {name: value} of it that must not change when a training is resumed."""
     group = group or Group()
     networks = Networks(config.model, config.loop.precision)
     ms.set_seed(config.loop.seed)
@@ -149,8 +150,8 @@ def finetune(config, samples, folder, resume=False, group=None):
     weights = {"base": weights_digest(config.model, TRAINED)}  # other weights are another training
     if config.sync:
         weights["sync_base"] = sync_digest(config)
-    identity = identity_of(config, **weights)
-    last = train(loss, batches, config.loop, folder, validate, resume, identity, group)
+    identity = identity_of(config, **weights, **(known or {}))
+    last = train(loss, batches, config.loop, folder, validate, resume, identity, group, pruner)
     if group.rank == 0:
         networks.save(Path(folder) / "model")
     return last

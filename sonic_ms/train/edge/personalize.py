@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from sonic_ms.edge.delta import PARTS, difference, write_delta
 from sonic_ms.edge.renderer import ConvBlock, Painter, PainterConfig, composite, fold_norms
 from sonic_ms.edge.units import EDGE_FOLDER, NAME
 from sonic_ms.errors import OutputError, UsageError
 from sonic_ms.evaluate import evaluate
+from sonic_ms.files.digest import weights_digest
 from sonic_ms.files.model import write_model_file
 from sonic_ms.files.shipped import DEMO_AUDIO
 from sonic_ms.files.weights import load_config, load_weights, save_model
@@ -106,6 +108,21 @@ class PairBatches:
         return features, targets * gain, weights
 
 
+def tensors_of(painter):
+    """{name: array} of a painter, copied."""
+    return {name: parameter.asnumpy().copy() for name, parameter in painter.parameters_and_names()}
+
+
+def store_delta(painter, before, path):
+    """Write what a folded painter has that `before` {name: array}, the shipped one, has not; the painter gets the
+    values that the file holds: what is measured is what a user gets."""
+    delta = difference(before, tensors_of(painter), weights_digest(EDGE_FOLDER, PARTS))
+    write_delta(path, delta)
+    parameters = dict(painter.parameters_and_names())
+    for name, array in delta.added(before).items():
+        parameters[name].set_data(Tensor(array))
+
+
 def shipped_painter(folder):
     """(config, Painter with folded norms) of a sonic-edge folder."""
     config = load_config(PainterConfig, folder / "painter")
@@ -113,13 +130,15 @@ def shipped_painter(folder):
     return config, fold_norms(painter)
 
 
-def personalize(video, out, photo=None, steps=STEPS):
+def personalize(video, out, photo=None, steps=STEPS, pruner=None):
     """Fine-tune sonic-edge on a clip of one person; returns the report, which is also written.
 
     video: path of the clip. photo: another picture of that person to start from; by default the clip's best frame.
     out: new folder. It gets audio/ and painter/ (a model for `generate --model`), portrait.png (the picture it was
     tuned for), frames.png (held-out frames: before, after, the clip), rehearsed.png (mouths that the clip lacks:
-    before, after), report.json and training/ (the loss). When anything fails, it is not left behind.
+    before, after), report.json and training/ (the loss). pruner: small.personal.Chosen, which changes some weights
+    only: then there is delta.safetensors too, which does the same to the shipped model. When anything fails, the folder
+    is not left behind.
     Raises InputMissingError, FaceError, ImageError, UsageError for clips that cannot serve, OutputError.
     """
     out = Path(out)
@@ -132,7 +151,7 @@ def personalize(video, out, photo=None, steps=STEPS):
     except OSError as error:
         raise OutputError(f"cannot write in {out}: {error.strerror}") from error
     try:
-        report = _tune(video, out, footage, steps, began)
+        report = _tune(video, out, footage, steps, began, pruner)
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     except BaseException as error:  # also when interrupted
         shutil.rmtree(out, ignore_errors=True)
@@ -142,7 +161,7 @@ def personalize(video, out, photo=None, steps=STEPS):
     return report
 
 
-def _tune(video, out, footage, steps, began):
+def _tune(video, out, footage, steps, began, pruner):
     """The work of `personalize` in the empty folder `out`; the report."""
     start()
     pairs = make_pairs(footage)
@@ -159,9 +178,12 @@ def _tune(video, out, footage, steps, began):
     before, was = measure(painter, held_out), show(painter, held_out.features)
     learned = draw_details(training, painter)
     loop = LoopConfig(steps, BATCH, RATE, warmup=20, weight_decay=0.0, log_every=20, save_every=steps)
-    train(ClipLoss(painter), PairBatches(learned, rehearsal), loop, out / "training")
+    shipped = tensors_of(painter)
+    train(ClipLoss(painter), PairBatches(learned, rehearsal), loop, out / "training", pruner=pruner)
     shutil.rmtree(out / "training" / "checkpoints", ignore_errors=True)  # the model itself is saved below
     painter.set_train(False)
+    if pruner:
+        store_delta(painter, shipped, out / "delta.safetensors")
     after = measure(painter, held_out)
     forgotten = measure(painter, unheard)["inside"] if unheard else 0.0
     write_sheet(out / "frames.png", was, show(painter, held_out.features), held_out.targets)
@@ -193,6 +215,8 @@ def _tune(video, out, footage, steps, began):
         "sync": {name: measure_sync(folder, video, out) for name, folder in (("before", EDGE_FOLDER), ("after", out))},
         "notes": footage.notes,
     }
+    if pruner:
+        report["delta_bytes"] = (out / "delta.safetensors").stat().st_size
     report["seconds"] = round(time.perf_counter() - began, 1)
     return report
 

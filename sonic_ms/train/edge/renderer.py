@@ -35,6 +35,8 @@ from sonic_ms.train.loop.trainer import LoopConfig, identity_of, train
 SIDE = 192  # pixels of a training crop
 VIEWS = 4  # mouth shapes per face and step
 FRAMES_PER_CLIP = 24  # portraits taken from each real clip
+TEST_FACES = 16
+HELD_OUT = 9  # kind of the faces that the published figures are of
 
 
 @dataclass(frozen=True)
@@ -203,13 +205,31 @@ class PaintLoss(nn.Cell):
         self.edge_weight = edge_weight
 
     def construct(self, features, target):
-        picture = composite(features, self.painter(features))
+        return self.of(features, self.painter(features), target)
+
+    def of(self, features, painted, target):
+        picture = composite(features, painted)
         weight = 1.0 + self.inside_weight * features[:, 7:8]
         error = (picture - target) * weight
         across = error[:, :, :, 1:] - error[:, :, :, :-1]
         down = error[:, :, 1:, :] - error[:, :, :-1, :]
         edges = ops.reduce_mean(ops.abs(across)) + ops.reduce_mean(ops.abs(down))
         return ops.reduce_mean(ops.abs(error)) + self.edge_weight * edges
+
+
+def draw_faces(pictures, seed, kind, faces=TEST_FACES):
+    """[(features, targets)] of made-up faces that no training draws; another kind, other faces."""
+    return [pictures.draw(np.random.default_rng([seed, kind, i]), []) for i in range(faces)]
+
+
+def inside_l1(painter, faces):
+    """Mean absolute error (0..1) inside the mouth. painter: features -> painted planes."""
+    errors = []
+    for features, target in faces:
+        picture = composite(Tensor(features), painter(Tensor(features))).asnumpy()
+        inside = np.broadcast_to(features[:, 7:8] > 0.5, picture.shape)
+        errors.append(np.abs(picture - target)[inside])
+    return float(np.mean(np.concatenate(errors)))
 
 
 def run(config, folder, resume=False):
@@ -221,15 +241,10 @@ def run(config, folder, resume=False):
     pictures.build(folder)
     painter = Painter(PainterConfig())
     loss = PaintLoss(painter, config.inside_weight, config.edge_weight)
-    held_out = [pictures.draw(np.random.default_rng([config.loop.seed, 9, i]), []) for i in range(16)]
+    held_out = draw_faces(pictures, config.loop.seed, HELD_OUT)
 
     def validate(step):
-        errors = []
-        for features, target in held_out:
-            picture = composite(Tensor(features), painter(Tensor(features))).asnumpy()
-            inside = np.broadcast_to(features[:, 7:8] > 0.5, picture.shape)
-            errors.append(np.abs(picture - target)[inside])
-        return {"test_inside_l1": float(np.mean(np.concatenate(errors)))}
+        return {"test_inside_l1": inside_l1(painter, held_out)}
 
     last = train(loss, pictures.batch, config.loop, folder, validate, resume, identity_of(config))
     painter.set_train(False)

@@ -110,7 +110,7 @@ def has_bf16():
     return chip.startswith(("ascend910b", "ascend910_93"))
 
 
-def train(loss_cell, make_batch, config, folder, validate=None, resume=False, identity=None, group=None):
+def train(loss_cell, make_batch, config, folder, validate=None, resume=False, identity=None, group=None, pruner=None):
     """Run `config.steps` steps of AdamW; returns the last logged row.
 
     Args:
@@ -122,22 +122,24 @@ def train(loss_cell, make_batch, config, folder, validate=None, resume=False, id
         validate: function (steps done) -> {name: value}, called every validate_every steps.
         identity: dict that has to be the same when a run is resumed, see `identity_of`; the config by default.
         group: distributed.Group of this process.
+        pruner: small.pruner.Pruner or another with its methods, which masks weights or gradients; none by default.
     Raises:
         WeightsError: loss or gradients are not finite; the batch is kept as bad_batch.npz.
         UsageError: nothing to resume, or another configuration than at the start.
         OutputError: a checkpoint or log cannot be written; the last checkpoint is still there.
     """
     identity = identity if identity is not None else identity_of(config)
-    run = Run(loss_cell, make_batch, config, Path(folder), validate, identity, group or Group())
+    run = Run(loss_cell, make_batch, config, Path(folder), validate, identity, group or Group(), pruner)
     return run(resume)
 
 
 class Run:
     """One call of `train`."""
 
-    def __init__(self, loss_cell, make_batch, config, folder, validate, identity, group):
+    def __init__(self, loss_cell, make_batch, config, folder, validate, identity, group, pruner):
         self.loss_cell, self.make_batch, self.config = loss_cell, make_batch, config
         self.folder, self.validate, self.identity, self.group = folder, validate, identity, group
+        self.pruner = pruner
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -147,6 +149,8 @@ class Run:
         self.states = States(weights, group, config.shard_optimizer, config.average > 0)
         moving = [p for p in loss_cell.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         self.tensors = {**self.states.tensors(), **{f"moving.{p.name}": p for p in moving}}
+        if pruner:
+            self.tensors |= pruner.attach(self.states, config.steps)
         self.accumulate = Accumulate(loss_cell, self.states).set_train(True)
         self.reduce, self.update = Reduce(self.states), Update(self.states)
         self.scale = FIRST_SCALE if config.precision == "fp16" else 1.0
@@ -190,6 +194,9 @@ class Run:
             loss = self.accumulate(ms.Tensor(np.float32(self.scale)), *(ms.Tensor(array) for array in batch))
             batches.append((number, float(loss.asnumpy()), batch))
             total += batches[-1][1]
+        changing = self.pruner is not None and self.pruner.changes(step)
+        if self.pruner and not changing:  # before the norm is taken: gradients without effect must not clip others
+            self.pruner.mask_gradients()
         loss, squares = (float(value.asnumpy()) for value in self.reduce(ms.Tensor(np.float32(total))))
         count = config.accumulation * group.size
         norm = np.sqrt(squares) / (self.scale * count)
@@ -197,6 +204,9 @@ class Run:
             self._stop(step, "loss", loss / count, batches)
         if not np.isfinite(norm):
             self._overflow(step, norm, batches)
+        elif changing:  # in place of a step, as its authors do: this needs the gradients of all weights
+            self.pruner.change(step)
+            self.states.clear()
         else:
             factor = min(1.0, config.clip_norm / max(norm, 1e-12)) / (self.scale * count)
             self._update(step, factor)
