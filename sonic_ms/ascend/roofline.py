@@ -77,7 +77,7 @@ def calls_per_second(units):
     if "edge_audio" in units:
         renderers = [name for name in units if name.startswith("edge_render")]
         renderer = "edge_render_512" if "edge_render_512" in units else renderers[0]
-        batch = units[renderer].outputs[0].shape[1]
+        batch = units[renderer].outputs[0].shape[0]
         return {"edge_audio": FPS / units["edge_audio"].outputs[0].shape[-1], renderer: FPS / batch}
     sample = units["unet"].inputs[0].shape  # (branches, frames, channels, height, width)
     frames = sample[1]
