@@ -19,6 +19,7 @@ from sonic_ms.edge.units import (
     LIVE_WINDOW,
     NAME,
     audio_config,
+    configs,
     edge_units,
 )
 from sonic_ms.errors import EngineError, InputMissingError, WeightsError
@@ -118,7 +119,8 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto", delta=None)
         return EdgeGenerator(open_shipped(folder, delta), heard, live=True)
     from sonic_ms.runtime.cells import MindSporeEngine
 
-    opened = MindSporeEngine(edge_units(Path(folder), precision=precision, live=LIVE_SIDES, delta=delta))
+    units = edge_units(Path(folder), precision=precision, live=LIVE_SIDES, delta=delta)
+    opened = MindSporeEngine(units, f"{precision} {configs(folder)}")
     for unit in ("edge_audio", "edge_render_256"):
         opened.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
     return EdgeGenerator(opened, heard, live=True)

@@ -7,8 +7,9 @@ from sonic_ms.edge.audio_features import MEL_PER_FRAME, WINDOW
 from sonic_ms.edge.heard import HEARD, AudioEncoderConfig
 from sonic_ms.edge.rig import N_PARAMETERS
 from sonic_ms.edge.texture import COARSE, OVERSAMPLING, ROI_HEIGHT, ROI_WIDTH, patch_size
+from sonic_ms.files.reading import read_json
 from sonic_ms.files.shipped import PRETRAINED
-from sonic_ms.files.weights import load_config, load_weights
+from sonic_ms.files.weights import CONFIG_FILE, load_config, load_weights
 from sonic_ms.runtime.unit import Tensor, Unit
 
 NAME = "sonic-edge"
@@ -24,6 +25,11 @@ LIVE_SIDES = (256, 384, 512)  # of the moving squares that are drawn frame by fr
 def audio_config(folder=EDGE_FOLDER):
     """AudioEncoderConfig of a model's folder. Raises InputMissingError, WeightsError."""
     return load_config(AudioEncoderConfig, Path(folder) / "audio")
+
+
+def configs(folder=EDGE_FOLDER):
+    """Configs of a model's networks as they are written, {network: dict}. Raises InputMissingError, WeightsError."""
+    return {name: read_json(Path(folder) / name / CONFIG_FILE, "JSON") for name in NETWORKS}
 
 
 def add_delta(painter, delta):

@@ -33,18 +33,21 @@ def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
     app.state.sessions = 0
 
     @asynccontextmanager
-    async def connection(socket: WebSocket) -> AsyncIterator[None]:
-        """Accepts; refuses other sites and one too many; turns errors into a last message."""
+    async def connection(socket: WebSocket) -> AsyncIterator[Callable[[], None]]:
+        """Accepts; turns errors into a last message. Yields what refuses other sites and one session too many."""
         await socket.accept()
         code = 1000
         taken = app.state.sessions < most_sessions
         app.state.sessions += taken
-        try:
+
+        def admit() -> None:
             if not _same_site(socket):
                 raise UsageError("a page of another site may not use this server")
             if not taken:
                 raise ResourceError(f"{most_sessions} sessions run already, which is the limit; try again later")
-            yield
+
+        try:
+            yield admit
         except WebSocketDisconnect:
             return
         except Exception as error:
@@ -66,7 +69,8 @@ def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
 
     @app.websocket("/stream")
     async def stream(socket: WebSocket, rate: int = 16000, microphone: bool = False) -> None:
-        async with connection(socket):
+        async with connection(socket) as admit:
+            admit()
             session = await _opened(socket, open_session, microphone)
             feed = Feed(session, pack)
             try:
@@ -79,7 +83,8 @@ def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
     async def call(socket: WebSocket) -> None:
         from sonic_ms.live.rtc import Call
 
-        async with connection(socket):
+        async with connection(socket) as admit:
+            admit()
             session = await _opened(socket, open_session, True)
             one = Call(session)
             try:

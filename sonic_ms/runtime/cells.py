@@ -1,25 +1,32 @@
 """MindSpore itself as an engine: Cells in GRAPH_MODE on the CPU or on an Ascend device."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from sonic_ms.errors import EngineError
+from sonic_ms.runtime.compiled import CompiledGraphs
 from sonic_ms.runtime.engine import check_inputs
 from sonic_ms.runtime.ms import start
 from sonic_ms.runtime.turns import in_turn
 
 
 class MindSporeEngine:
-    """Engine over Cells. units: {name: units.Unit} with `build`; a Cell is built and compiled when first needed."""
+    """Engine over Cells. units: {name: units.Unit} with `build`; a Cell is built and compiled when first needed.
+
+    about: text that says how the Cells of these names differ from others of the same shapes, for compiled graphs to be
+    kept, see compiled.py; None: they are not.
+    """
 
     kind = "Cells"
 
     @in_turn
-    def __init__(self, units):
-        self._units, self._cells = units, {}
+    def __init__(self, units, about=None):
+        self._units, self._cells, self._compiled = units, {}, set()
         self._ms = start()
+        self._kept = None if about is None else CompiledGraphs(self._ms, about)
 
     @in_turn
     def build(self, name):
@@ -37,13 +44,22 @@ class MindSporeEngine:
     def prepare(self, unit):
         cell = self.build(unit)
         zeros = [np.zeros(tensor.shape, tensor.dtype) for tensor in self._units[unit].inputs]
-        cell.compile(*[self._ms.Tensor.from_numpy(array) for array in zeros])
+        with self._compiling(unit):
+            cell.compile(*[self._ms.Tensor.from_numpy(array) for array in zeros])
+
+    def _compiling(self, unit):
+        """Around what may compile a unit."""
+        if self._kept is None or unit in self._compiled:
+            return contextlib.nullcontext()
+        self._compiled.add(unit)
+        return self._kept.kept(self._units[unit])
 
     @in_turn
     def run(self, unit, inputs):
         cell = self.build(unit)
         arrays = check_inputs(self._units[unit], inputs)
-        outputs = cell(*[self._ms.Tensor.from_numpy(array) for array in arrays])  # shares the memory
+        with self._compiling(unit):
+            outputs = cell(*[self._ms.Tensor.from_numpy(array) for array in arrays])  # shares the memory
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         names = [tensor.name for tensor in self._units[unit].outputs]
         return {name: output.asnumpy() for name, output in zip(names, outputs)}
@@ -58,7 +74,7 @@ class MindSporeEngine:
 
     @in_turn
     def close(self):
-        self._cells = {}
+        self._cells, self._compiled = {}, set()
 
 
 class MindirEngine(MindSporeEngine):
