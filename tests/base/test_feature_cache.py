@@ -1,5 +1,7 @@
 """The two Cells of the feature cache: with features of the same step they give what the whole UNet gives."""
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -8,8 +10,12 @@ from mindspore import nn
 from sonic_ms.base import cells
 from sonic_ms.base.check import SMALL, randomise
 from sonic_ms.base.configs import UNetConfig
+from sonic_ms.base.generator import BaseGenerator
 from sonic_ms.base.graphs import UNETS, sample_inputs
+from sonic_ms.base.options import BaseOptions
 from sonic_ms.base.units import CACHE_BRANCHES, BaseGear, base_units
+from sonic_ms.deploy.export import export_unit
+from sonic_ms.errors import WeightsError
 from sonic_ms.runtime.ms import start
 
 CONFIG = UNetConfig((32, 64), (1, 2), 16, 16, 48, layers_per_block=1, num_frames=2)
@@ -48,6 +54,30 @@ def test_features_of_the_same_step_give_the_same_prediction():
         assert units[f"unet_shallow{branch}"].inputs[-1].shape == features.shape
         assert np.abs(prediction).max() > 0.1
         assert np.allclose(found, prediction, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_fast_part_is_exported(tmp_path):
+    """To ONNX, which is compared with the Cell on the way."""
+    unit = base_units(
+        SMALL | {"unet": CONFIG},
+        BaseGear(64, 64, cache_branches=(0,)),
+        lambda _, part, *size: randomise(cells.empty(CONFIG, "unet", part)),
+    )["unet_shallow0"]
+    entry = export_unit(start(), unit, SimpleNamespace(rearrange={}, sample=sample_inputs), tmp_path, ("onnx",), 1e-5)
+    assert (tmp_path / entry["onnx"]["path"]).is_file()
+    assert [one["name"] for one in entry["inputs"]][-1] == "features"
+
+
+def test_a_bundle_without_the_graphs_is_refused_before_any_work():
+    networks = SimpleNamespace(units={}, gear=BaseGear(64, 64), configs={"unet": CONFIG})
+    generator, notes = BaseGenerator(networks), []
+    with pytest.raises(WeightsError, match="export it again with --feature-cache-branch 0, or take feature_cache 1"):
+        generator.preflight(None, 10, BaseOptions(feature_cache=2), SimpleNamespace(note=notes.append))
+    generator.preflight(None, 10, BaseOptions(guidance_reuse=2), SimpleNamespace(note=notes.append))
+    networks.units["unet_shallow1"] = networks.units["unet_features1"] = None
+    generator.preflight(None, 10, BaseOptions(quality="balanced"), SimpleNamespace(note=notes.append))
+    assert notes == ["quality balanced: feature_cache 2, feature_cache_branch 1, guidance_reuse 2"]
 
 
 def test_weights_are_shared():

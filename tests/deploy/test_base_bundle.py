@@ -186,34 +186,6 @@ def test_a_bundle_for_a_cpu(base_bundle, frames, tmp_path, monkeypatch):
             refused(bundle)
 
 
-def test_a_bundle_with_a_feature_cache(base_bundle, tmp_path, monkeypatch, capsys):
-    """Its two graphs are exported, the others taken from the bundle that is there, which is refused a cache."""
-    model, out = base_bundle.folder.parent / "model", tmp_path / "bundle"
-
-    def export_unit(ms, unit, table, folder, *rest, export=export_module.export_unit):
-        if unit.name.startswith(("unet_features", "unet_shallow")):
-            return export(ms, unit, table, folder, *rest)
-        entry = {kind: value for kind, value in base_bundle.manifest["units"][unit.name].items() if kind != "mindir"}
-        (folder / "onnx").mkdir(exist_ok=True)
-        shutil.copy(base_bundle.folder / entry["onnx"]["path"], folder / "onnx")
-        return entry
-
-    monkeypatch.setattr(export_module, "export_unit", export_unit)
-    assert main(["export", "--model", str(model), "--gear", "64x64", "--decode-chunk-size", "2", "--format", "onnx",
-                 "--feature-cache-branch", "0", "--out", str(out)]) == 0  # fmt: skip
-    bundle = Bundle.load(out)
-    assert {"unet_features0", "unet_shallow0"} == set(bundle.units) - set(base_bundle.units)
-    found = pipeline.load_model(bundle=str(out), engine="onnxruntime")
-    plain, cached = (
-        np.stack(list(found.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), **OPTIONS, feature_cache=steps)))
-        for steps in (1, 2)
-    )
-    assert 15 < psnr(plain, cached) < 90  # near, and not the same
-    refused = [*flags(), "--feature-cache", "2", "--bundle", str(base_bundle.folder), "--engine", "onnxruntime"]
-    assert main(["generate", *refused, "--output", str(tmp_path / "talk.mp4")]) != 0
-    assert "export it again with --feature-cache-branch 0, or take feature_cache 1" in capsys.readouterr().err
-
-
 def test_sonic_edge_has_no_feature_cache(tmp_path, capsys):
     assert main(["export", "--feature-cache-branch", "0", "--out", str(tmp_path / "bundle")]) == 2
     assert "--feature-cache-branch is for sonic-base" in capsys.readouterr().err
