@@ -10,9 +10,10 @@ import pkgutil
 import subprocess
 import sys
 
-EXTRA = {
-    "sonic_ms.serve": {"fastapi", "starlette", "uvicorn", "prometheus_client", "limits", "python_multipart"}
-}  # folders that need an extra
+EXTRA = {  # folders that need an extra
+    "sonic_ms.live": {"fastapi", "aiortc"},
+    "sonic_ms.serve": {"fastapi", "starlette", "anyio", "uvicorn", "prometheus_client", "limits", "python_multipart"},
+}
 HEAVY = ("mindspore", "torch", "cv2", "librosa", "numpy")
 
 
