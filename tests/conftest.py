@@ -35,7 +35,17 @@ def _flite():
         raise FileNotFoundError("no command flite; apt-get install flite")
 
 
-NEEDS = {"lite": _lite, "espeak-ng": _espeak, "flite": _flite}  # scripts/test installs them; each raises without it
+def _chromium():
+    if not shutil.which("chromium"):
+        raise FileNotFoundError("no command chromium; apt-get install chromium")
+
+
+NEEDS = {  # scripts/test installs them; each raises without it
+    "lite": _lite,
+    "espeak-ng": _espeak,
+    "flite": _flite,
+    "chromium": _chromium,
+}
 
 
 def _lacks(name):

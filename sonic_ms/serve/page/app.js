@@ -91,7 +91,7 @@ async function make(consent = false) {
   showProblem(find("make-error"), null);
   if (!voice) complainVoice(new Problem(0, { code: "voice_missing" }));
   if (!photo.upload) complainPhoto(new Problem(0, { code: "photo_missing" }));
-  if (!photo.upload || !voice) return find(photo.upload ? "voice-file" : "photo-file").focus();
+  if (!photo.upload || !voice) return find(photo.upload ? "voice-choose" : "photo-choose").focus();
   let options;
   try {
     options = chosenOptions();

@@ -17,6 +17,7 @@ export function complainPhoto(problem) {
 }
 
 export function startPhoto() {
+  find("photo-choose").addEventListener("click", () => find("photo-file").click());
   find("photo-file").addEventListener("change", (event) => {
     const [file] = event.target.files;
     event.target.value = ""; // the same file may be chosen again
@@ -135,7 +136,7 @@ function snap() {
   canvas.width = view.videoWidth;
   canvas.height = view.videoHeight;
   canvas.getContext("2d").drawImage(view, 0, 0);
-  canvas.toBlob((blob) => takePhoto(new File([blob], "camera.jpg", { type: "image/jpeg" })), "image/jpeg", 0.95);
+  canvas.toBlob((blob) => takePhoto(new File([blob], "snapshot.jpg", { type: "image/jpeg" })), "image/jpeg", 0.95);
   find("camera").close();
 }
 
