@@ -36,7 +36,9 @@ def browser(tmp_path_factory):
     from playwright.sync_api import sync_playwright
 
     camera = tmp_path_factory.mktemp("camera") / "portrait.mjpeg"
-    subprocess.run([get_ffmpeg_exe(), "-v", "error", "-loop", "1", "-i", DEMO_IMAGE, "-frames:v", "5", camera], check=True)
+    subprocess.run(
+        [get_ffmpeg_exe(), "-v", "error", "-loop", "1", "-i", DEMO_IMAGE, "-frames:v", "5", camera], check=True
+    )
     arguments = (
         "--no-sandbox", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={DEMO_AUDIO}",
@@ -58,6 +60,7 @@ def visit(browser):
         page = contexts[-1].new_page()
         watch(page, complaints)
         page.goto(url)
+        page.wait_for_selector("h1:not(:empty)")
         return page
 
     open_page.complaints = complaints
@@ -69,6 +72,7 @@ def visit(browser):
 
 def watch(page, complaints):
     page.set_default_timeout(20 * SECOND)
+    page.on("filechooser", lambda chooser: None)  # from the start: Playwright is late for the first one otherwise
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if "Security Policy" in said.text else None)
 
@@ -123,9 +127,9 @@ def until(page, expression):
         page.wait_for_timeout(50)
 
 
-def card(page, state):
-    """The card of the newest video, once it has a state."""
-    page.wait_for_selector(f"#jobs .job:first-child[data-state={state}]")
+def card(page, state, name="portrait.jpg + speech.wav"):
+    """The card of the newest video, once it has this state and is the one that was made of these files."""
+    page.wait_for_selector(f"#jobs .job:first-child[data-state={state}]:has(h3:text-is('{name}'))")
     return page.locator(".job").first
 
 
@@ -178,7 +182,6 @@ def test_by_keyboard_from_files_to_a_video_that_plays(visit, server):
     tab_to("submit")
     page.keyboard.press("Enter")
     made = card(page, "completed")
-    assert made.locator("h3").inner_text() == "portrait.jpg + speech.wav"
     assert page.locator("#news").inner_text() == "portrait.jpg + speech.wav is done."
     assert made.locator("figcaption .label").inner_text() == "AI-generated"
     until(page, "document.querySelector('.job video').duration > 0.9")
@@ -202,8 +205,7 @@ def test_a_recording_of_the_microphone_and_a_picture_of_the_camera_become_a_vide
     page.wait_for_selector("#voice-sound")
     set_options(page, min_resolution="64")
     page.click("#submit")
-    made = card(page, "completed")
-    assert made.locator("h3").inner_text() == "snapshot.jpg + recording.m4a"
+    made = card(page, "completed", "snapshot.jpg + recording.m4a")
     assert made.locator("figcaption .label").inner_text() == "AI生成"
     until(page, "document.querySelector('.job video').duration > 1.5")
     video = server.http.get("/v1/videos").json()["data"][0]
@@ -225,7 +227,7 @@ def test_of_several_faces_in_a_dropped_photo_one_is_chosen(visit, server, astron
     assert "face 2 will talk" in page.locator("#photo-status").inner_text()
     set_options(page, **SMALL)
     page.click("#submit")
-    card(page, "completed")
+    card(page, "completed", "both.jpg + speech.wav")
     assert server.http.get("/v1/videos").json()["data"][0]["options"]["face"] == "1"
 
 
