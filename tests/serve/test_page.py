@@ -302,6 +302,20 @@ def test_a_server_that_comes_again_goes_on_where_it_was(visit, tmp_path, monkeyp
         card(page, "completed")
 
 
+def test_what_is_sent_while_the_model_loads_is_made_later(visit, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "WORKER", ("sh", "-c", 'sleep 4; exec "$0" "$@"', *FAKE))
+    with serving(tmp_path / "data") as (url, _):
+        page = visit(url)
+        page.set_input_files("#photo-file", DEMO_IMAGE)
+        page.set_input_files("#voice-file", DEMO_AUDIO)
+        page.wait_for_selector("text=The model is loading. You can send already.")
+        page.click("#submit")
+        card(page, "queued")
+        assert page.locator(".face").count() == 0
+        card(page, "completed")
+        page.wait_for_selector(".face")
+
+
 def test_a_wish_that_did_not_arrive_is_sent_again_and_made_once(visit, pretending):
     page = visit(pretending)
     fill(page, "0")
