@@ -66,6 +66,8 @@ EXTRAS = {
         "openai>=1.100",  # its clients talk to our service
         "standardwebhooks>=1.0",
         "schemathesis>=4",
+        "playwright>=1.49",  # drives Debian's chromium; it downloads no browser of its own
+        "axe-playwright-python>=0.1.4",
     ],
 }
 EXTRAS["all"] = sorted({package for name in ("onnx", "serve", "train") for package in EXTRAS[name]})

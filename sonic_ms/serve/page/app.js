@@ -86,12 +86,12 @@ function startDrop() {
 
 /** Ask for a video of what is chosen; say what is missing, where it is missing. */
 async function make(consent = false) {
-  const photo = chosenPhoto();
+  const photo = await chosenPhoto();
   const voice = chosenVoice();
   showProblem(find("make-error"), null);
   if (!voice) complainVoice(new Problem(0, { code: "voice_missing" }));
   if (!photo.upload) complainPhoto(new Problem(0, { code: "photo_missing" }));
-  if (!photo.upload || !voice) return find(photo.upload ? "voice-file" : "photo-file").focus();
+  if (!photo.upload || !voice) return find(photo.upload ? "voice-choose" : "photo-choose").focus();
   let options;
   try {
     options = chosenOptions();
@@ -100,7 +100,7 @@ async function make(consent = false) {
     showProblem(find("make-error"), { code: "usage_error", message: field.validationMessage });
     return field.focus();
   }
-  if (!options.face_box) options.face = photo.face;
+  if (!options.face_box && photo.face !== null) options.face = photo.face;
   const form = new FormData();
   form.append("input_reference", photo.upload);
   form.append("audio_reference", voice);

@@ -5,10 +5,12 @@ import { json, pause, Problem, request } from "./api.js";
 import { rewrite, say, showProblem } from "./texts.js";
 
 const find = (id) => document.getElementById(id);
-const state = { name: "", upload: null, face: null, turn: 0, address: null };
+const state = { name: "", upload: null, face: null, turn: 0, address: null, sending: null };
 
-/** {upload, face, name} of what was chosen; upload is null without a photo that can be used. */
-export function chosenPhoto() {
+/** {upload, face, name} of what was chosen, once it is sent. upload is null without a photo that can be used, face while
+ * nobody has looked yet: then the service takes the largest. */
+export async function chosenPhoto() {
+  await state.sending?.catch(() => {});
   return { upload: state.upload, face: state.face, name: state.name };
 }
 
@@ -17,6 +19,7 @@ export function complainPhoto(problem) {
 }
 
 export function startPhoto() {
+  find("photo-choose").addEventListener("click", () => find("photo-file").click());
   find("photo-file").addEventListener("change", (event) => {
     const [file] = event.target.files;
     event.target.value = ""; // the same file may be chosen again
@@ -45,20 +48,22 @@ export async function takePhoto(file) {
   const form = new FormData();
   form.append("kind", "image");
   form.append("file", file);
+  state.sending = json("POST", "v1/uploads", { body: form }).then((upload) => {
+    if (turn === state.turn) state.upload = upload.id;
+    else drop(upload.id);
+  });
   try {
-    const upload = await json("POST", "v1/uploads", { body: form });
-    if (turn !== state.turn) return drop(upload.id);
-    say(find("photo-status"), "photo.looking", { name: file.name });
-    const found = await lookForFaces(upload.id, turn);
-    if (turn !== state.turn) return drop(upload.id);
-    if (!found.faces.length) {
-      drop(upload.id);
-      throw new Problem(422, { code: "face_error" });
-    }
-    state.upload = upload.id;
+    await state.sending;
+    if (turn !== state.turn) return;
+    say(find("photo-status"), "photo.looking");
+    const found = await lookForFaces(state.upload, turn);
+    if (turn !== state.turn) return;
+    if (!found.faces.length) throw new Problem(422, { code: "face_error" });
     mark(found);
   } catch (problem) {
     if (turn !== state.turn) return;
+    if (state.upload) drop(state.upload);
+    state.upload = null;
     say(find("photo-status"), "");
     complainPhoto(problem);
   }
@@ -135,7 +140,7 @@ function snap() {
   canvas.width = view.videoWidth;
   canvas.height = view.videoHeight;
   canvas.getContext("2d").drawImage(view, 0, 0);
-  canvas.toBlob((blob) => takePhoto(new File([blob], "camera.jpg", { type: "image/jpeg" })), "image/jpeg", 0.95);
+  canvas.toBlob((blob) => takePhoto(new File([blob], "snapshot.jpg", { type: "image/jpeg" })), "image/jpeg", 0.95);
   find("camera").close();
 }
 

@@ -19,6 +19,7 @@ export function complainVoice(problem) {
 }
 
 export function startVoice() {
+  find("voice-choose").addEventListener("click", () => find("voice-file").click());
   find("voice-file").addEventListener("change", (event) => {
     const [file] = event.target.files;
     event.target.value = "";
