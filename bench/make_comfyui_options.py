@@ -30,7 +30,9 @@ def limits(field):
 
 
 def kind_of(field):
-    """(type, default is None) of an option."""
+    """(type, default is None) of an option. Several numbers are a text with commas."""
+    if isinstance(field.default, tuple):
+        return "STRING", False
     kinds = getattr(field.annotation, "__args__", (field.annotation,))
     kind = next((TYPES[one] for one in (field.annotation, *kinds) if one in TYPES), "STRING")
     return kind, field.default is None
@@ -53,7 +55,9 @@ def widget(name, field, differs):
         words = ["none", *words] if nothing else words
         return common | {"kind": "COMBO", "default": words[0] if nothing else field.default, "choices": words}
     if kind == "STRING":
-        return common | {"kind": kind, "default": "", "help": f"{text}; {expected(field)}, or nothing"}
+        numbers = ",".join(f"{one:g}" for one in field.default or ())
+        wanted = expected(field) if numbers else f"{expected(field)}, or nothing"
+        return common | {"kind": kind, "default": numbers, "help": f"{text}; {wanted}"}
     common |= {"kind": kind, "default": field.default, **limits(field)}
     if nothing:
         common |= {"default": 0.0, "low": 0.0, "help": f"{text}; 0 for all"}

@@ -39,17 +39,17 @@ def values(group: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def box_problem(text: str | None) -> str | None:
     """What is wrong with a face_box, in one line; None for a good one, for none, and for one that comes by a link."""
-    if not text or _numbers(text):
+    if not text or _numbers(text, 4):
         return None
     return f"face_box is {text!r}; expected x,y,width,height in photo pixels such as 120,80,200,240, or nothing"
 
 
-def _numbers(text: str) -> list[float] | None:
+def _numbers(text: str, count: int) -> list[float] | None:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    return numbers if len(numbers) == 4 else None
+    return numbers if len(numbers) == count else None
 
 
 def _input(one: dict[str, Any]) -> Input:
@@ -69,7 +69,9 @@ def _input(one: dict[str, Any]) -> Input:
 
 def _plain(one: dict[str, Any], value: Any) -> Any:
     if one["name"] == "face_box":
-        return _numbers(value)
+        return _numbers(value, 4)
+    if one["kind"] == "STRING" and "," in one["default"]:
+        return _numbers(value, one["default"].count(",") + 1) or value  # sonic_ms says what is wrong with the text
     if one["name"] == "face":
         return str(value)
     return WORDS.get(value, value) if one["kind"] == "COMBO" else value

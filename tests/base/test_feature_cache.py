@@ -64,7 +64,7 @@ def test_the_fast_part_is_exported(tmp_path):
         BaseGear(64, 64, cache_branches=(0,)),
         lambda _, part, *size: randomise(cells.empty(CONFIG, "unet", part)),
     )["unet_shallow0"]
-    entry = export_unit(start(), unit, SimpleNamespace(rearrange={}, sample=sample_inputs), tmp_path, ("onnx",), 1e-5)
+    entry = export_unit(start(), unit, SimpleNamespace(rearrange={}, sample=sample_inputs), tmp_path, ("onnx",), "fp32")
     assert (tmp_path / entry["onnx"]["path"]).is_file()
     assert [one["name"] for one in entry["inputs"]][-1] == "features"
 

@@ -234,3 +234,11 @@ def test_the_table_in_the_docs_is_the_declaration():
     text = (FOLDER.parents[1] / "docs" / "comfyui.md").read_text(encoding="utf-8")
     found = text.split("<!-- nodes -->\n")[1].split("<!-- /nodes -->")[0]
     assert found.splitlines()[2:] == [row(node) for node in NODES.values()]
+
+
+def test_two_numbers_are_a_text():
+    """As an interval of steps: a text that holds no two numbers goes on, and sonic_ms says what it expected."""
+    given = {"image_guidance_interval": "0.2, 0.8", "audio_guidance_interval": "all"}
+    found = options.values("sonic-base", given)
+    assert found == {"image_guidance_interval": [0.2, 0.8], "audio_guidance_interval": "all"}
+    assert options.values("sonic-base", {"image_guidance_interval": "0,1"}) == {}
