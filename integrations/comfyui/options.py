@@ -31,7 +31,7 @@ def values(group: str, given: dict[str, Any]) -> dict[str, Any]:
     chosen = {}
     for one in DECLARED["groups"][group]:
         value = given.get(one["name"], one["default"])
-        if value is None or value == one["default"]:
+        if value is None or value == one["default"] or value == "":
             continue
         chosen[one["name"]] = _plain(one, value)
     return chosen

@@ -51,7 +51,8 @@ def test_every_value_of_a_widget_is_one_that_sonic_ms_takes(group):
     models = all_options() if group == "common" else {group: all_options()[group]}
     for one in options.DECLARED["groups"][group]:
         values = one.get("choices") or [one[key] for key in ("low", "high") if one.get(key) is not None]
-        values = {"BOOLEAN": [True, False], "STRING": ["", "1, 2, 3,4.5"]}.get(one["kind"], values)
+        text = "1, 2, 3,4.5" if one["name"] == "face_box" else "0.2, 0.8"
+        values = {"BOOLEAN": [True, False], "STRING": ["", text]}.get(one["kind"], values)
         for model, kind in models.items():
             if model == "sonic-base" and one["name"] == "min_resolution":
                 values = [min(value, 2048) for value in values]
