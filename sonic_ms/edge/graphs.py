@@ -90,7 +90,7 @@ def _demo():
 
 def sample_inputs(unit, seed=0):
     """{input name: array} for a unit, in the range that the pipeline feeds."""
-    if unit.name.endswith("audio"):
+    if all(tensor.name != "texture" for tensor in unit.inputs):
         return normal_inputs(unit, seed)
     arrays = _render_inputs(unit, np.random.default_rng(seed))
     return {tensor.name: np.ascontiguousarray(arrays[tensor.name], tensor.dtype) for tensor in unit.inputs}
