@@ -62,7 +62,7 @@ def test_nothing_imports_mindspore():
 class Cells:
     """Instead of MindSporeEngine."""
 
-    def __init__(self, units):
+    def __init__(self, units, about):
         self.units = units
 
     def build(self, unit):
