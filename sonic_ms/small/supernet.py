@@ -68,8 +68,8 @@ class SuperPainter(nn.Cell):
         x1 = p.down1[1](p.down1[0](features) * a) * a
         x2 = p.down2[1](p.down2[0](x1) * b) * b
         x3 = p.down3[2](p.down3[1](p.down3[0](x2) * c) * c) * c
-        x = p.up2(ops.concat((p.enlarge(x3), x2), 1)) * b
-        x = p.up1[1](p.up1[0](ops.concat((p.enlarge(x), x1), 1)) * a) * a
+        x = p.up2(ops.concat((p.enlarge3(x3), x2), 1)) * b
+        x = p.up1[1](p.up1[0](ops.concat((p.enlarge2(x), x1), 1)) * a) * a
         colour, shade = ops.split(p.interleave(p.leave(x)), [3, 1], 1)
         return ops.concat((ops.sigmoid(colour), ops.tanh(shade)), 1)
 

@@ -75,8 +75,8 @@ function entry(schema) {
     input.checked = schema.default;
   } else if (schema.type === "array") {
     input.type = "text";
-    input.pattern = "\\s*-?[\\d.]+(\\s*,\\s*-?[\\d.]+){3}\\s*";
-    input.placeholder = "x,y,width,height";
+    input.pattern = `\\s*-?[\\d.]+(\\s*,\\s*-?[\\d.]+){${schema.maxItems - 1}}\\s*`;
+    input.placeholder = schema.default?.join(",") ?? "x,y,width,height";
   } else {
     input.type = "number";
     input.step = schema.type === "integer" ? 1 : "any";
