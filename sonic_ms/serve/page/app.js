@@ -111,10 +111,10 @@ async function make(consent = false) {
   find("submit").disabled = true;
   say(find("submit"), "making");
   try {
-    await send(form);
+    const job = await send(form);
     find("videos").scrollIntoView();
     find("videos").focus({ preventScroll: true });
-    await changed();
+    await changed(job);
     say(find("news"), "news.accepted");
   } catch (problem) {
     if (problem.code === "needs_consent") return askConsent(problem.body.policy_text);

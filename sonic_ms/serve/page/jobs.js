@@ -9,6 +9,7 @@ const BUSY = 2000; // milliseconds between two looks at the list while something
 const IDLE = 15000;
 const STAGES = new Set(["preparing", "compile", "denoise", "frames"]);
 const find = (id) => document.getElementById(id);
+const mine = new Set(); // ids of the jobs that this tab asked for
 const cards = new Map(); // id -> {card, job}
 const tabs = new BroadcastChannel("sonic-ms.jobs"); // says to other tabs that the list has changed
 let shown = PAGE;
@@ -28,8 +29,9 @@ export function startJobs() {
   refresh();
 }
 
-/** Something changed here: look, and let other tabs look. */
-export function changed() {
+/** Something changed here: look, and let other tabs look. asked: the job that this tab has just made, if any. */
+export function changed(asked) {
+  if (asked) mine.add(asked.id);
   tabs.postMessage("changed");
   return refresh();
 }
@@ -42,7 +44,7 @@ export function rewriteJobs() {
 /** Look at the list now, and again later. A tab that nobody sees does not look. */
 export async function refresh() {
   clearTimeout(timer);
-  const mine = ++turn;
+  const now = ++turn;
   if (document.hidden) {
     watch([]);
     return;
@@ -54,7 +56,7 @@ export async function refresh() {
   } catch (problem) {
     document.dispatchEvent(new CustomEvent("reached", { detail: problem.code !== "offline" }));
   }
-  if (mine !== turn) return; // another look has begun
+  if (now !== turn) return; // another look has begun
   if (jobs) show(jobs);
   const busy = !jobs || jobs.some((job) => !ENDED.has(job.state));
   timer = setTimeout(refresh, busy ? BUSY : IDLE);
@@ -141,7 +143,8 @@ function update(card, job) {
   if (before?.state !== job.state || !before) showProblem(card.querySelector(".error"), trouble(job));
   draw(card, job);
   if (before && before.state !== job.state) say(find("news"), `news.${job.state}`, { name: name(job) });
-  if (before && before.state !== "completed" && job.state === "completed") play(job.id, card, false);
+  const news = before ? before.state !== "completed" : mine.has(job.id); // it may be done before it is first seen
+  if (news && job.state === "completed") play(job.id, card, false);
 }
 
 /** What a failed job says; for one that was cancelled its state says all. */
