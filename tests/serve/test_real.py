@@ -94,6 +94,7 @@ def test_two_videos_at_once_are_each_ones_own(server, tmp_path):
 
 
 def test_the_worker_has_no_network_and_limits(server):
+    server.wait_ready()  # it has confined itself before that
     (worker,) = server.workers()
     mine, its = (os.readlink(f"/proc/{pid}/ns/net") for pid in (server.process.pid, worker))
     limits = Path(f"/proc/{worker}/limits").read_text()
