@@ -136,7 +136,7 @@ def train(loss_cell, make_batch, config, folder, validate=None, resume=False, id
 class Run:
     """One call of `train`."""
 
-    def __init__(self, loss_cell, make_batch, config, folder, validate, identity, group, pruner):
+    def __init__(self, loss_cell, make_batch, config, folder, validate, identity, group, pruner=None):
         self.loss_cell, self.make_batch, self.config = loss_cell, make_batch, config
         self.folder, self.validate, self.identity, self.group = folder, validate, identity, group
         self.pruner = pruner
