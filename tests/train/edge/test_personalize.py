@@ -56,7 +56,7 @@ def clip(tmp_path_factory):
 def quick():
     """Less to measure and to rehearse."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(personalize, "SYNC_SECONDS", 4.0)
+        patch.setattr(personalize, "SYNC_SECONDS", 8.0)
         patch.setattr(personalize, "REHEARSED", 40)
         patch.setattr(personalize, "UNHEARD", 40)
         yield
