@@ -7,6 +7,8 @@ import mindspore  # noqa: F401, I001
 import ctypes
 import os
 import shutil
+import sys
+import subprocess
 import signal
 from pathlib import Path
 
@@ -46,6 +48,17 @@ def _chromium():
         raise FileNotFoundError("no command chromium; apt-get install chromium")
 
 
+def _recordings():
+    if not Path("/usr/share/pocketsphinx/test/data").is_dir():
+        raise FileNotFoundError("no recordings; apt-get install pocketsphinx-testdata")
+
+
+def _unshare():
+    code = "import sys; from sonic_ms.serve.confine import without_network; sys.exit(not without_network())"
+    if subprocess.run([sys.executable, "-c", code]).returncode:
+        raise PermissionError("this system lets no process give up its network")
+
+
 def _pipecat():
     import pipecat.pipeline.pipeline  # noqa: F401
 
@@ -60,6 +73,8 @@ NEEDS = {  # scripts/test installs them; each raises without it
     "flite": _flite,
     "comfyui": _comfyui,
     "chromium": _chromium,
+    "recordings": _recordings,
+    "unshare": _unshare,
     "pipecat": _pipecat,
     "livekit": _livekit,
 }

@@ -178,11 +178,10 @@ def test_sonic_base_says_that_it_makes_whole_videos():
 
 
 @pytest.mark.slow
+@pytest.mark.needs("recordings")
 @pytest.mark.parametrize("name", ["numbers.raw", "something.raw", "goforward.raw"])
 def test_other_voices(generator, name):
     path = Path("/usr/share/pocketsphinx/test/data") / name
-    if not path.exists():
-        pytest.skip("needs pocketsphinx-testdata: apt-get install pocketsphinx-testdata")
     samples = np.fromfile(path, "<i2") / np.float32(32768)
     offline, _ = generator.curves(samples, EdgeOptions())
     live = live_curves(generator, samples, 5, EdgeOptions())
