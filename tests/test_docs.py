@@ -1,6 +1,7 @@
 """README and docs/ say what is so: links lead somewhere, named files exist, command lines parse."""
 
 import argparse
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -55,6 +56,24 @@ def test_files_that_are_named_exist(page):
     named = [one for one in words if one.partition("::")[0].endswith(SOURCE) or one.startswith(FOLDERS)]
     missing = [one for one in named if not one.startswith(THEIRS) and not exists(one, page)]
     assert not missing
+
+
+@every_page
+def test_tests_that_prove_something_exist(page):
+    """`test_x` in the running text is a file or a function, or begins the name of one."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    named = set(re.findall(r"(?<![\w/])test_[a-z]\w+", text)) - {"test_inside_l1"}  # a column of a log
+    assert not [one for one in named if not any(known.startswith(one) for known in known_tests())]
+    folders = re.findall(r"(?<![\w/])tests/[\w/]+", text)
+    assert not [one for one in folders if not any(ROOT.glob(f"{one}*"))]
+
+
+@functools.cache
+def known_tests():
+    """Names of all files and functions of tests."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    functions = re.findall(r"def (test_\w+)", "\n".join(path.read_text(encoding="utf-8") for path in files))
+    return {*functions, *(path.stem for path in files)}
 
 
 @every_page

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow]
 FACE = "150,110,200,240"  # of the package's portrait: random detectors find nothing
 BOX = tuple(float(side) for side in FACE.split(","))
 SECONDS, TICKS, FRAMES = 0.44, 11, 6  # of speech, of the video at 25 a second, and those that are generated
+STEPS = 40  # of a run that is killed: seconds, of which the first is enough
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_the_last_step_of_other_weights_is_not_used(folder, model, plain, tmp_pa
 
 def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_path):
     output, state = tmp_path / "talk.mp4", tmp_path / "talk.mp4.progress.safetensors"
-    flags = ("--inference-steps", "300", "--no-interpolation")
+    flags = ("--inference-steps", str(STEPS), "--no-interpolation")
     run = subprocess.Popen([sys.executable, "-m", "sonic_ms", *arguments(folder, output, *flags)],
                            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 240  # of compilation
@@ -227,10 +228,10 @@ def test_a_killed_run_is_resumed_from_its_last_step(folder, model, command, tmp_
     assert state.exists() and not output.exists()
     with TensorFile(state) as saved:
         done = int(saved.metadata["steps"])
-    assert 0 < done < 300
+    assert 0 < done < STEPS
     model.generator.networks.steps = 0
     assert command(output, *flags, "--resume") == 0
-    assert model.generator.networks.steps == (300 - done) * 2  # two windows a step
+    assert model.generator.networks.steps == (STEPS - done) * 2  # two windows a step
     assert probe(output).frames == -(-TICKS // 2) and not state.exists()
 
 
