@@ -19,8 +19,9 @@ MISSING = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 class S3Files:
     """Files in a bucket, with the methods of files.LocalFiles, and `read`.
 
-    address: s3://BUCKET/PREFIX, and ?endpoint=URL where AWS_ENDPOINT_URL does not say it. Keys and region as boto3 finds
-    them. Raises UsageError when the bucket is not there or may not be written, EngineError without boto3 or an answer.
+    address: s3://BUCKET/PREFIX, and ?endpoint=URL where AWS_ENDPOINT_URL does not say it. Keys and region as boto3
+    finds them. Raises UsageError when the bucket is not there or may not be written, EngineError without boto3 or an
+    answer.
     """
 
     def __init__(self, address):
@@ -112,7 +113,7 @@ class S3Files:
         with self._asking(key) as where:
             self._client.delete_object(**where)
 
-    def keys(self):
+    def stored(self):
         now = datetime.datetime.now(datetime.timezone.utc)
         prefix = self._key("")
         with self._asking():

@@ -96,7 +96,8 @@ class Worker:
 class Slots:
     """All slots of a server.
 
-    jobs: jobs.Jobs. folders: files.Folders. files: a file store. watch: called with (event, Job or None, dict), for metrics and logs.
+    jobs: jobs.Jobs. folders: files.Folders. files: a file store. watch: called with (event, Job or None, dict), for
+    metrics and logs.
     """
 
     def __init__(self, settings, jobs, folders, files, watch=lambda event, job, more: None):

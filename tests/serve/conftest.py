@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -61,6 +62,40 @@ def client_of(folder, local=True, **settings):
             assert time.monotonic() < end
             time.sleep(0.02)
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL that no test restarts."""
+    from tests.support.postgres import PostgresServer
+
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A server that speaks S3. A test that lets it refuse says when it ends."""
+    from tests.support.s3 import KEYS, S3Server
+
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster(postgres, s3):
+    """Settings of servers that share a new database and a new bucket."""
+    name = f"test{secrets.token_hex(6)}"
+    yield {"database": postgres.create(name), "files": s3.create(name)}
+    s3.refusing = None
+    postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
