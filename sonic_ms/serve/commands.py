@@ -85,8 +85,8 @@ def _at_least(args, **least):
 def _data(parser):
     add = parser.add_argument
     add("--data", default=DEFAULT_DATA, help=f"folder of the queue and all files (default: {DEFAULT_DATA})")
-    add("--database", metavar="URL",
-        help="postgresql://USER:PASSWORD@HOST/NAME of a queue that servers share (default: a file in --data)")  # fmt: skip
+    add("--database", metavar="URL", help="postgresql://USER:PASSWORD@HOST/NAME of a queue that servers share "
+        "(default: a file in --data)")  # fmt: skip
 
 
 def settings_of(args, local):

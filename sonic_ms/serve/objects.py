@@ -36,7 +36,7 @@ class S3Files:
 
     def _prove(self):
         """Write and remove a small file: what a server must be able to do."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError, ParamValidationError
 
         key = self._key(f".check-{secrets.token_hex(8)}")
         try:
@@ -54,6 +54,8 @@ class S3Files:
                     "DeleteObject and ListBucket"
                 ) from error
             raise EngineError(f"--files {self.address}: the store answers {code}; try again") from error
+        except ParamValidationError as error:
+            raise UsageError(f"--files {self.address}: {self.bucket!r} cannot be the name of a bucket") from error
         except _failures() as error:
             raise EngineError(f"--files {self.address}: {_say(error)}") from error
 

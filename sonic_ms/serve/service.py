@@ -39,8 +39,8 @@ class Service:
     def __init__(self, settings, model):
         self.settings, self.model = settings, model
         self.folders = Folders(settings.data)
-        self._lock = only_one(settings.data)
         self.files = open_files(settings.files or settings.data)
+        self._lock = only_one(settings.data)
         self.database = open_database(settings.database, settings.data)
         self.jobs = Jobs(self.database, settings.keep_results)
         self.jobs.slots = settings.slots

@@ -66,7 +66,7 @@ def client_of(folder, local=True, **settings):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL that no test restarts."""
+    """A PostgreSQL for all tests; who restarts it waits until it is back."""
     from tests.support.postgres import PostgresServer
 
     server = PostgresServer()
@@ -98,6 +98,15 @@ def cluster(postgres, s3):
     postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+BOTH = ("one machine", pytest.param("cluster", marks=pytest.mark.needs("postgresql")))
+
+
+@pytest.fixture(params=BOTH)
+def place(request):
+    """Settings of a server: SQLite and a folder, or PostgreSQL and S3."""
+    return {} if request.param == "one machine" else request.getfixturevalue("cluster")
+
+
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Function (settings) -> context manager of a Client of a service with the worker that pretends."""
@@ -112,6 +121,13 @@ def start(tmp_path, monkeypatch):
 @pytest.fixture
 def client(start):
     with start() as client:
+        yield client
+
+
+@pytest.fixture
+def anywhere(start, place):
+    """A client at each place."""
+    with start(**place) as client:
         yield client
 
 

@@ -5,6 +5,7 @@ python -m tests.serve.fuzz --requests 20000
 
 import argparse
 import contextlib
+import json
 import random
 import sys
 import tempfile

@@ -8,14 +8,6 @@ import pytest
 from sonic_ms.serve.database import open_database
 from sonic_ms.serve.jobs import Jobs
 
-BOTH = ("one machine", pytest.param("cluster", marks=pytest.mark.needs("postgresql")))
-
-
-@pytest.fixture(params=BOTH)
-def place(request):
-    """Settings of a server: SQLite and a folder, or PostgreSQL and S3."""
-    return {} if request.param == "one machine" else request.getfixturevalue("cluster")
-
 
 @pytest.fixture
 def jobs(tmp_path, place):

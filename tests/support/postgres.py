@@ -38,11 +38,12 @@ class PostgresServer:
         self._run("initdb", "-D", "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
 
     def _run(self, program, *arguments):
-        done = subprocess.run([self.programs / program, *arguments], cwd=self.home, stdin=subprocess.DEVNULL,
-                              stdout=open(self.home / f"{program}.log", "ab"), stderr=subprocess.STDOUT,
-                              **self.account)  # fmt: skip
+        said = self.home / f"{program}.log"
+        with open(said, "ab") as out:  # a pipe would be held open by the server
+            done = subprocess.run([self.programs / program, *arguments], cwd=self.home, stdin=subprocess.DEVNULL,
+                                  stdout=out, stderr=subprocess.STDOUT, **self.account)  # fmt: skip
         if done.returncode:
-            raise RuntimeError((self.home / f"{program}.log").read_text() + self.log())
+            raise RuntimeError(said.read_text() + self.log())
 
     def log(self):
         path = self.home / "log"
