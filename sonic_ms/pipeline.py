@@ -143,9 +143,10 @@ class Generator(Protocol):
         """The photo, uint8 (h, w, 3), as the model needs it. Raises FaceError, UsageError."""
         ...
 
-    def frames(self, scene: Any, samples: np.ndarray, options: Any, progress: Progress) -> Iterable[np.ndarray]:
-        """The animated square, or whole pictures, uint8 RGB. What can fail or takes long is done when it returns; every
-        iteration makes the frames anew."""
+    def frames(self, scene: Any, samples: np.ndarray, options: Any, progress: Progress) -> Any:
+        """Iterable of the animated square, or of whole pictures, uint8 RGB. What can fail or takes long is done when it
+        returns; every iteration makes the frames anew. Where frames can be made without those before them, its method
+        piece(start, stop) yields those alone."""
         ...
 
 
@@ -276,20 +277,26 @@ def generate(
     label = _visible_label(settings, face, photo.shape, (width, height))
     stream = generator.frames(scene, samples, settings, progress)
 
-    def frames() -> Iterator[np.ndarray]:
+    def finished(pictures: Iterable[np.ndarray], total: int) -> Iterator[np.ndarray]:
         check_process()
         paste = Paster(scene).paste if scene.box is not None else None
         started = time.perf_counter()
-        for done, picture in enumerate(stream):
-            progress.step("frames", done, count)
+        for done, picture in enumerate(pictures):
+            progress.step("frames", done, total)
             frame = paste(picture) if paste else picture
             yield label(frame) if label else frame
         progress.timings["frames"] = time.perf_counter() - started
-        progress.step("frames", count, count)
+        progress.step("frames", total, total)
+
+    def piece(start: int, stop: int) -> Iterator[np.ndarray]:
+        return finished(stream.piece(start, stop), stop - start)
 
     source = None if isinstance(audio, np.ndarray) else audio
     labels = Labels(_number(f"{generator.name} {weights}", photo, samples, settings), watermark)
-    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+    return Video(
+        lambda: finished(stream, count), (width, height), count, samples, source, fps, progress.notes, progress.timings,
+        labels, piece if hasattr(stream, "piece") else None,
+    )  # fmt: skip
 
 
 def _portrait(generator: Generator, image: Source, settings: Options) -> tuple[np.ndarray, Face, list[str]]:
