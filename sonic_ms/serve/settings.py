@@ -18,6 +18,7 @@ class Settings:
     bundle: str | None = None
     engine: str = "auto"
     precision: str = "fp32"
+    delta: str | None = None  # file of a person, as for generate
     slots: int = 1
     lanes: int = 2  # jobs that a slot's worker makes at once: one decodes and encodes while another's graphs run
     local: bool = True

@@ -1,93 +1,24 @@
-"""A slot: a thread that claims jobs and the worker process that makes them. What ends a job is here."""
+"""A slot: a thread that claims jobs and the worker that makes them. What ends a job is here."""
 
 import contextlib
-import json
 import logging
 import os
 import queue
 import secrets
-import signal
-import subprocess
-import sys
 import threading
 import time
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from sonic_ms.files.digest import sha256_of
 from sonic_ms.serve.files import remove
 from sonic_ms.serve.jobs import LEASE
+from sonic_ms.serve.process import Worker, arguments_of
 
 log = logging.getLogger("sonic_ms.serve")
 
-WORKER = (sys.executable, "-m", "sonic_ms.serve.worker")
 LOOK = 0.5  # seconds between two looks at the table, when nobody wakes us
 PATIENCE = 0.8  # seconds for a job to end by itself after it was cancelled, then its process gets SIGTERM
-GRACE = 0.5  # seconds from SIGTERM to SIGKILL
 REST = (0.5, 2.0, 10.0, 30.0)  # seconds before a worker is started again after it broke so many times in a row
-
-
-class Worker:
-    """The process of a slot. Its messages, and None at its end, are put into `inbox` with itself."""
-
-    def __init__(self, settings, inbox):
-        signed = {"c2pa_cert": settings.c2pa_cert, "c2pa_key": settings.c2pa_key, "producer": settings.producer}
-        arguments = {"model": settings.model, "engine": settings.engine, "bundle": settings.bundle,
-                     "precision": settings.precision, "memory": settings.worker_memory, **signed}  # fmt: skip
-        self.process = subprocess.Popen(
-            [*WORKER, json.dumps(arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        self.ready, self.engine, self.broken = False, None, None
-        self.jobs = {}  # id -> Job
-        self.kill_at = {}  # id -> when patience with a cancelled job ends
-        self.looks = {}  # number -> Future
-        self._lock = threading.Lock()
-        threading.Thread(target=self._read, args=(inbox,), daemon=True, name="worker-output").start()
-
-    def _read(self, inbox):
-        for line in self.process.stdout:
-            message = json.loads(line)
-            if message["is"] == "looked":
-                with self._lock:
-                    future = self.looks.pop(message["look"])
-                future.set_result(message)
-            else:
-                inbox.put((self, message))
-        with self._lock:
-            looks, self.looks = self.looks, None
-        for future in looks.values():
-            future.set_exception(EOFError())
-        inbox.put((self, None))
-
-    def tell(self, **order):
-        # ValueError: it was closed
-        with contextlib.suppress(OSError, ValueError), self._lock:  # it has gone; its end is in the inbox
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def look(self, **order):
-        """Future of what a worker sees in a photo, or of its check of a request. EOFError when it ended."""
-        future, number = Future(), secrets.token_hex(8)
-        with self._lock:
-            if self.looks is None:
-                raise EOFError
-            self.looks[number] = future
-        self.tell(do="look", look=number, **order)
-        return future
-
-    def end(self):
-        """SIGTERM, then SIGKILL; returns when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
 
 
 class Slots:
@@ -170,7 +101,7 @@ class Slot:
     def _step(self):
         now = time.monotonic()
         if self.worker is None and now >= self.start_at:
-            self.worker = Worker(self.settings, self.inbox)
+            self.worker = Worker(arguments_of(self.settings), self.inbox)
         worker = self.worker
         if worker and worker.ready:
             while self._has_room(worker) and (job := self.jobs.claim(self.all.owner, bool(worker.jobs))):
@@ -197,11 +128,11 @@ class Slot:
 
     def _hear(self, worker, message):
         if message is None:
-            code = worker.process.wait()
+            how = worker.ended
             self.broken += 1
-            self._drop(f"the process that made the video ended ({_how(code)})", counted=True)
+            self._drop(how, counted=True)
             self.start_at = time.monotonic() + REST[min(self.broken, len(REST)) - 1]
-            self.all.watch("worker_ended", None, {"code": code})
+            self.all.watch("worker_ended", None, {"how": how})
         elif message["is"] == "ready":
             worker.ready, worker.engine = True, message["engine"]
             self.fault = None
@@ -265,10 +196,6 @@ class Slot:
         for job in list(worker.jobs.values()):
             self.jobs.give_back(job, reason, counted)
             self._forget(worker, job)
-
-
-def _how(code):
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
 
 
 def _to_the_disk(path):

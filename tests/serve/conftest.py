@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 from sonic_ms.serve.app import create_app
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.files import Folders
@@ -66,7 +66,7 @@ def client_of(folder, local=True, **settings):
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Function (settings) -> context manager of a Client of a service with the worker that pretends."""
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
 
     def make(folder=tmp_path / "data", **settings):
         return client_of(folder, **settings)
