@@ -3,7 +3,6 @@
 import csv
 import os
 import queue
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from sonic_ms.media.video import check_output
 from sonic_ms.options import from_texts, owners, parse
 from sonic_ms.pipeline import MODELS, all_options, model_of
 from sonic_ms.serve.database import Database
-from sonic_ms.serve.files import UPLOADS, Folders
+from sonic_ms.serve.files import Folders, LocalFiles, place, result_key, upload_key
 from sonic_ms.serve.jobs import Jobs
 from sonic_ms.serve.process import kind_of
 from sonic_ms.serve.slots import Slots
@@ -101,34 +100,34 @@ def make_all(lines, settings, overwrite, say):
     if not todo:
         return report
     with Temporary(todo[0].output.absolute().parent, is_folder=True) as folder:
-        folders = Folders(folder)
+        folders, files = Folders(folder), LocalFiles(folder)
         database = Database(folder)
         jobs = Jobs(database)
         waiting = {}
         for line in todo:
-            names = [_as_upload(folders, one, f"{line.number}-{kind}") for kind, one in
+            names = [_as_upload(files, one, f"{line.number}-{kind}") for kind, one in
                      (("image", line.image), ("audio", line.audio))]  # fmt: skip
             shown = [str(line.image), str(line.audio)]
             waiting[jobs.add(TENANT, settings.model, line.options, *names, {"names": shown}).id] = line
-        slots = Slots(settings, jobs, folders)
+        slots = Slots(settings, jobs, folders, files)
         changed = queue.Queue()
         jobs.listeners.append(changed.put)
         slots.start()
         try:
             while waiting:
-                report += _next(slots, jobs, folders, changed, waiting, say)
+                report += _next(slots, jobs, files, changed, waiting, say)
         finally:
             slots.stop()
             database.close()
     return sorted(report, key=lambda one: one["line"])
 
 
-def _as_upload(folders, path, name):
-    (folders.of_tenant(TENANT, UPLOADS) / name).symlink_to(path.absolute())
+def _as_upload(files, path, name):
+    files.path(upload_key(TENANT, name)).symlink_to(path.absolute())
     return name
 
 
-def _next(slots, jobs, folders, changed, waiting, say):
+def _next(slots, jobs, files, changed, waiting, say):
     """Reports of the job that changed, if it has ended. Raises EngineError when there is no model."""
     try:
         name = changed.get(timeout=1)
@@ -142,21 +141,11 @@ def _next(slots, jobs, folders, changed, waiting, say):
     line = waiting.pop(name)
     report = {"line": line.number, "output": str(line.output), "state": job.state}
     if job.state == "completed":
-        _place(folders.result(TENANT, job.result["file"]), line.output)
+        place(files.path(result_key(TENANT, job.result["file"])), line.output)
         say(f"{line.output}")
         return [report | {key: job.result[key] for key in ("frames", "fps", "sha256", "notes", "work_seconds")}]
     say(f"line {line.number}: {job.error['message']}")
     return [report | {"error": job.error}]
-
-
-def _place(made, output):
-    """Give a finished video its name, whole or not at all, on any disk."""
-    try:
-        os.replace(made, output)
-    except OSError:
-        with Temporary(output.absolute().parent, ".mp4") as temporary:
-            shutil.copyfile(made, temporary)
-            os.replace(temporary, output)
 
 
 def run(args, settings):

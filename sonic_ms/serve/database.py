@@ -75,6 +75,8 @@ CREATE TABLE IF NOT EXISTS audit (
 class Database:
     """Connections to the file in `folder`, one a thread. Write inside `with database.transaction() as connection`."""
 
+    shared = False  # with other servers
+
     def __init__(self, folder):
         self.path = Path(folder) / FILE
         self._local = threading.local()

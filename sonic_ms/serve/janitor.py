@@ -6,7 +6,7 @@ import threading
 import time
 
 from sonic_ms.serve import audit
-from sonic_ms.serve.files import remove
+from sonic_ms.serve.files import discard
 
 log = logging.getLogger("sonic_ms.serve")
 
@@ -19,7 +19,7 @@ class Janitor:
     """A thread that keeps to the times in the settings."""
 
     def __init__(self, service):
-        self.service, self.database, self.folders = service, service.database, service.folders
+        self.service, self.database, self.files = service, service.database, service.files
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="janitor")
 
@@ -65,10 +65,10 @@ class Janitor:
         known = {row["id"] for row in self.database.rows("SELECT id FROM uploads")}
         for row in self.database.rows("SELECT result FROM jobs WHERE state = 'completed'"):
             known.add(json.loads(row["result"])["file"])
-        for path in (self.folders.data / "tenants").glob("*/*/*"):
-            if path.name not in known:
-                log.warning("removed %s, which no row knows", path.name)
-                remove(path)
+        for key, _ in self.files.keys():
+            if key.rpartition("/")[2] not in known:
+                log.warning("removed %s, which no row knows", key)
+                discard(self.files, key)
         for job in self.service.jobs.deleting():
             self.service.forget(job)
 

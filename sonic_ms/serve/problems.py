@@ -18,6 +18,14 @@ class Problem(Exception):
         self.headers = headers or {}
 
 
+class Unavailable(Problem):
+    """What the service stands on cannot be reached: its "database" or its "files". Nothing was lost; it may be tried
+    again."""
+
+    def __init__(self, what, detail):
+        super().__init__(503, f"{what}_unavailable", f"{detail}; try again", headers={"Retry-After": "2"})
+
+
 def not_found(what, name):
     """Nothing of this tenant has this name; another's job looks the same."""
     return Problem(404, "not_found", f"{what} {name[:80]!r} is not known; check the id, it may have been deleted")

@@ -17,7 +17,7 @@ from sonic_ms.errors import UsageError
 from sonic_ms.serve import audit, webhooks
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.events import Hub
-from sonic_ms.serve.files import Folders, remove
+from sonic_ms.serve.files import Folders, discard, open_files, result_key, upload_key
 from sonic_ms.serve.janitor import Janitor
 from sonic_ms.serve.jobs import Jobs
 from sonic_ms.serve.metrics import Metrics
@@ -40,14 +40,15 @@ class Service:
         self.settings, self.model = settings, model
         self.folders = Folders(settings.data)
         self._lock = only_one(settings.data)
+        self.files = open_files(settings.files or settings.data)
         self.database = Database(settings.data)
         self.jobs = Jobs(self.database, settings.keep_results)
         self.jobs.slots = settings.slots
-        self.uploads = Uploads(settings, self.database, self.folders)
+        self.uploads = Uploads(settings, self.database, self.files)
         self.tenants = Tenants(self.database)
         self.hub = Hub()
         self.making = CapacityLimiter(MAKING)
-        self.slots = Slots(settings, self.jobs, self.folders, self.watch)
+        self.slots = Slots(settings, self.jobs, self.folders, self.files, self.watch)
         self.metrics = Metrics(self)
         self.sender = webhooks.Sender(
             self.database, self.tenants.webhook_secret, settings.private_webhooks, settings.webhook_pauses,
@@ -146,8 +147,7 @@ class Service:
         chosen = [options.get(name) for name in ("face", "face_box", "duration", "max_audio_seconds")]
         known = (image.sha256, audio.sha256, json.dumps(chosen))
         if known not in self._looks:
-            paths = {str(self.folders.upload(one.tenant, one.id)): one.name for one in (image, audio)}
-            found = self._look(image=next(iter(paths)), audio=list(paths)[1], options=options, names=paths)
+            found = self._look(image, audio, options)
             if found is None:
                 return None
             if "error" in found:
@@ -160,8 +160,7 @@ class Service:
 
     def faces(self, image):
         """{size, faces} of an upload. Problem."""
-        path = str(self.folders.upload(image.tenant, image.id))
-        found = self._look(image=path, audio=None, options={}, names={path: image.name})
+        found = self._look(image, None, {})
         if found is None:
             raise Problem(503, "not_ready", "no worker is ready to look at the photo; try again")
         if "error" in found:
@@ -169,11 +168,16 @@ class Service:
             raise Problem(error["status"], error["code"], error["message"], "input_reference")
         return {"width": found["size"][0], "height": found["size"][1], "faces": found["faces"]}
 
-    def _look(self, **order):
+    def _look(self, image, audio, options):
         if not self._looking.acquire(timeout=LOOK):
             return None
         try:
-            return self.slots.look(LOOK, **order)
+            with self.folders.look() as folder:
+                given = [one for one in (image, audio) if one]
+                paths = [str(self.files.fetch(upload_key(one.tenant, one.id), folder)) for one in given]
+                names = dict(zip(paths, [one.name for one in given]))
+                return self.slots.look(LOOK, image=paths[0], audio=paths[1] if audio else None, options=options,
+                                       names=names)  # fmt: skip
         finally:
             self._looking.release()
 
@@ -223,7 +227,7 @@ class Service:
     def _remove_files(self, job):
         """Remove the files of a job that has no row any more."""
         if job.result:
-            remove(self.folders.result(job.tenant, job.result["file"]))
+            discard(self.files, result_key(job.tenant, job.result["file"]))
         for name in (job.image, job.audio):
             upload = self.uploads.get(job.tenant, name)
             if upload and not upload.kept and not self.uploads.in_use(job.tenant, name):
@@ -234,7 +238,7 @@ class Service:
         with self.database.transaction() as connection:
             connection.execute("UPDATE jobs SET state = 'expired' WHERE id = ? AND state = 'completed'", (job.id,))
             audit.append(connection, job.tenant, "service", "job.expired", job.id)
-        remove(self.folders.result(job.tenant, job.result["file"]))
+        discard(self.files, result_key(job.tenant, job.result["file"]))
 
     # -- what is told of it
 

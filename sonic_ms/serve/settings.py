@@ -11,9 +11,11 @@ LOCAL = "local"  # the tenant of a server on loopback without keys
 
 @dataclass(frozen=True)
 class Settings:
-    """data: folder of the database and all files. local: no keys, one tenant. Sizes in bytes, times in seconds."""
+    """data: folder of what is this server's alone, and of all else that has no other place. local: no keys, one tenant. Sizes in bytes, times in seconds."""
 
     data: Path
+    database: str | None = None  # postgresql://...; else a file in data
+    files: str | None = None  # a folder or s3://...; else data
     model: str = DEFAULT_MODEL
     bundle: str | None = None
     engine: str = "auto"

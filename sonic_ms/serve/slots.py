@@ -5,31 +5,34 @@ import logging
 import os
 import queue
 import secrets
+import socket
 import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from sonic_ms.files.digest import sha256_of
-from sonic_ms.serve.files import remove
+from sonic_ms.serve.files import discard, result_key
 from sonic_ms.serve.jobs import LEASE
+from sonic_ms.serve.problems import Unavailable
 from sonic_ms.serve.process import Worker, arguments_of
+from sonic_ms.serve.transfers import VIDEO, Move, fetch_inputs, store_result
 
 log = logging.getLogger("sonic_ms.serve")
 
 LOOK = 0.5  # seconds between two looks at the table, when nobody wakes us
 PATIENCE = 0.8  # seconds for a job to end by itself after it was cancelled, then its process gets SIGTERM
+LAST = 10.0  # seconds that a server which is stopped goes on storing what is made
 REST = (0.5, 2.0, 10.0, 30.0)  # seconds before a worker is started again after it broke so many times in a row
 
 
 class Slots:
     """All slots of a server.
 
-    jobs: jobs.Jobs. folders: files.Folders. watch: called with (event, Job or None, dict), for metrics and logs.
+    jobs: jobs.Jobs. folders: files.Folders. files: a file store. watch: called with (event, Job or None, dict), for metrics and logs.
     """
 
-    def __init__(self, settings, jobs, folders, watch=lambda event, job, more: None):
-        self.settings, self.jobs, self.folders, self.watch = settings, jobs, folders, watch
-        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+    def __init__(self, settings, jobs, folders, files, watch=lambda event, job, more: None):
+        self.settings, self.jobs, self.folders, self.files, self.watch = settings, jobs, folders, files, watch
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.threads = []
         self.stopping = threading.Event()
         self.slots = [Slot(self, number) for number in range(settings.slots)]
@@ -37,7 +40,7 @@ class Slots:
     def start(self):
         """Take back what a server that died left, and begin."""
         self.folders.clear_work()
-        self.jobs.take_back(everything=True)
+        self.jobs.take_back(everything=not self.jobs.database.shared)
         self.jobs.listeners.append(lambda _: self.wake())
         for slot in self.slots:
             slot.thread.start()
@@ -84,23 +87,41 @@ class Slot:
         self.all, self.settings, self.jobs = slots, slots.settings, slots.jobs
         self.inbox = queue.Queue()
         self.worker = None
+        self.fetching, self.storing = {}, {}  # id -> Move of the inputs, or of the video
+        self.unsaid = []  # [(Job, function)]: ends that the table does not know yet
         self.fault = None  # why the last worker got no model
         self.broken, self.start_at, self.renew_at = 0, 0.0, 0.0
         self.thread = threading.Thread(target=self._run, daemon=True, name=f"slot-{number}")
 
     def _run(self):
         while not self.all.stopping.is_set():
-            try:
-                self._step()
-            except Exception:  # a full disk, a locked database: the next step may do better
-                log.exception("a slot stumbled")
-                time.sleep(LOOK)
+            self._try()
         if self.worker:
             self._drop("the server was stopped", counted=False)
+        end = time.monotonic() + LAST
+        while (self.storing or self.unsaid) and time.monotonic() < end:  # what is made already is not made again
+            self._try()
+        for move in self.storing.values():
+            move.call_off()
+            self._settle(move.job, self._given_back(move.job, "the server was stopped", counted=False))
+        with contextlib.suppress(Exception):  # else its lease ends
+            self._say()
+
+    def _try(self):
+        try:
+            self._step()
+        except Unavailable as error:
+            log.warning("a slot waits: %s", error)
+            time.sleep(LOOK)
+        except Exception:  # a full disk, a locked database: the next step may do better
+            log.exception("a slot stumbled")
+            time.sleep(LOOK)
 
     def _step(self):
+        self._say()
+        stopping = self.all.stopping.is_set()
         now = time.monotonic()
-        if self.worker is None and now >= self.start_at:
+        if self.worker is None and now >= self.start_at and not stopping:
             self.worker = Worker(arguments_of(self.settings), self.inbox)
         worker = self.worker
         if worker and worker.ready:
@@ -108,23 +129,42 @@ class Slot:
                 self._begin(worker, job)
         with contextlib.suppress(queue.Empty):
             sender, message = self.inbox.get(timeout=LOOK)
-            if sender is not None and sender is self.worker:
+            if isinstance(sender, Move):
+                self._moved(sender, message)
+            elif sender is not None and sender is self.worker:
                 self._hear(sender, message)
         self._look_after()
 
     def _has_room(self, worker):
         """Whether another job may begin; a second attempt is alone in its process."""
         alone = any(job.attempt > 1 for job in worker.jobs.values())
-        return len(worker.jobs) < self.settings.lanes and not alone
+        return len(worker.jobs) < self.settings.lanes and len(self.storing) <= self.settings.lanes and not alone
 
     def _begin(self, worker, job):
         worker.jobs[job.id] = job
-        folders = self.all.folders
         self.all.watch("started", job, {})
-        image, audio = (str(folders.upload(job.tenant, name)) for name in (job.image, job.audio))
-        output = str(folders.work(job) / "video.mp4")
-        names = dict(zip((image, audio), job.extra["names"], strict=True)) | {output: "video.mp4"}
-        worker.tell(do="make", job=job.id, image=image, audio=audio, output=output, options=job.options, names=names)
+        files, folders = self.all.files, self.all.folders
+        self.fetching[job.id] = Move(job, lambda: fetch_inputs(files, job, folders.work(job)), self.inbox)
+
+    def _moved(self, move, given):
+        """The files of a job are where they are wanted, or cannot get there."""
+        job, worker = move.job, self.worker
+        if self.fetching.get(job.id) is move:
+            del self.fetching[job.id]
+            if isinstance(given, dict):
+                self._failed(worker, job, given)
+            else:
+                output = str(self.all.folders.work_of(job) / VIDEO)
+                names = dict(zip(given, job.extra["names"], strict=True)) | {output: VIDEO}
+                image, audio = given
+                worker.tell(do="make", job=job.id, image=image, audio=audio, output=output, options=job.options,
+                            names=names)  # fmt: skip
+        elif self.storing.get(job.id) is move:
+            del self.storing[job.id]
+            if given.get("is") == "failed":
+                self._failed(worker, job, given)
+            else:
+                self._settle(job, lambda: self._completed(job, given))
 
     def _hear(self, worker, message):
         if message is None:
@@ -146,58 +186,75 @@ class Slot:
         self.jobs.progress(job, message["stage"], message["done"], message["total"])
 
     def _done(self, worker, job, message):
-        made = self.all.folders.work_of(job) / "video.mp4"
-        name = f"{job.id}-{job.attempt}.mp4"
-        final = self.all.folders.result(job.tenant, name)
-        digest, size = sha256_of(made), os.path.getsize(made)
-        _to_the_disk(made)
-        os.replace(made, final)
-        more = {key: value for key, value in message.items() if key not in ("is", "job")}
-        result = {"file": name, "bytes": size, "sha256": digest, **more}
+        """The video is made: the worker is free of it, and it goes into the store."""
+        worker.jobs.pop(job.id)
+        worker.kill_at.pop(job.id, None)
         self.broken = 0
-        kept = self.jobs.finish(job, "completed", result)
-        if not kept:
-            remove(final)
-        self._forget(worker, job)
+        made = self.all.folders.work_of(job) / VIDEO
+        more = {key: value for key, value in message.items() if key not in ("is", "job")}
+        self.storing[job.id] = Move(job, lambda: store_result(self.all.files, job, made) | more, self.inbox)
+
+    def _completed(self, job, result):
+        if not self.jobs.finish(job, "completed", result):
+            discard(self.all.files, result_key(job.tenant, result["file"]))
 
     def _failed(self, worker, job, message):
         error = {key: message[key] for key in ("code", "message", "status")}
         if message["again"]:
-            self.jobs.give_back(job, error["message"])
+            self._settle(job, self._given_back(job, error["message"], counted=True))
         else:
             state = "canceled" if error["code"] == "canceled" else "failed"
-            self.jobs.finish(job, state, error=error)
-        self._forget(worker, job)
+            self._settle(job, lambda: self.jobs.finish(job, state, error=error))
 
-    def _forget(self, worker, job):
-        worker.jobs.pop(job.id, None)
-        worker.kill_at.pop(job.id, None)
-        self.all.folders.drop_work(job)
-        self.all.watch("ended", self.jobs.current(job), {})
+    def _given_back(self, job, reason, counted):
+        return lambda: self.jobs.give_back(job, reason, counted)
+
+    def _settle(self, job, say):
+        """A job is out of our hands; say() writes so, again and again while the database cannot be reached."""
+        if self.worker:
+            self.worker.jobs.pop(job.id, None)
+            self.worker.kill_at.pop(job.id, None)
+        self.unsaid.append((job, say))
+        self._say()
+
+    def _say(self):
+        while self.unsaid:
+            job, say = self.unsaid[0]
+            try:
+                say()
+            except Unavailable:
+                raise
+            except Exception:  # what cannot be written now never will; its lease ends
+                log.exception("the end of %s", job.id)
+            self.unsaid.pop(0)
+            self.all.folders.drop_work(job)
+            self.all.watch("ended", self.jobs.current(job), {})
 
     def _look_after(self):
         """Renew leases; cancel what is to be cancelled."""
         worker, now = self.worker, time.monotonic()
-        if not worker or not worker.jobs:
+        ours = [*(worker.jobs if worker else ()), *self.storing]
+        if not ours:
             return
         if now >= self.renew_at:
             self.renew_at = now + LEASE / 3
-            self.jobs.renew(self.all.owner, list(worker.jobs))
-        for name in self.jobs.canceling(list(worker.jobs)) - set(worker.kill_at):
-            worker.tell(do="cancel", job=name)
-            worker.kill_at[name] = now + PATIENCE
-        if any(now >= at for at in worker.kill_at.values()):
+            self.jobs.renew(self.all.owner, ours)
+        for name in self.jobs.canceling(ours):
+            if move := self.fetching.pop(name, None) or self.storing.pop(name, None):
+                move.call_off()
+                self._settle(move.job, self._given_back(move.job, "canceled", counted=False))
+            elif name not in worker.kill_at:
+                worker.tell(do="cancel", job=name)
+                worker.kill_at[name] = now + PATIENCE
+        if worker and any(now >= at for at in worker.kill_at.values()):
             self._drop("another job's process had to be ended", counted=False)
 
     def _drop(self, reason, counted):
         """End the worker; its jobs go back into the queue, or end as canceled."""
         worker, self.worker = self.worker, None
         worker.end()
-        for job in list(worker.jobs.values()):
-            self.jobs.give_back(job, reason, counted)
-            self._forget(worker, job)
-
-
-def _to_the_disk(path):
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+        for job in worker.jobs.values():
+            if move := self.fetching.pop(job.id, None):
+                move.call_off()
+            self.unsaid.append((job, self._given_back(job, reason, counted)))
+        self._say()

@@ -6,11 +6,9 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from sonic_ms.files.temporary import Temporary
-from sonic_ms.serve.files import remove
+from sonic_ms.serve.files import discard, upload_key
 from sonic_ms.serve.problems import Problem, not_found
 
-BLOCK = 1 << 20  # bytes
 KINDS = ("image", "audio")
 
 
@@ -28,44 +26,56 @@ class Upload:
     kept: int
 
 
+class Counted:
+    """A reader of a file that is sent: counts and digests what is read, once, and refuses what is too long."""
+
+    def __init__(self, file, limit, param):
+        self.file, self.limit, self.param = file, limit, param
+        self.bytes, self.digest = 0, hashlib.sha256()
+        self._first = b""
+
+    def is_empty(self):
+        self._first = self.file.read(1)
+        return not self._first
+
+    def read(self, size=-1):
+        first, self._first = self._first, b""
+        block = first + self.file.read(size - len(first) if size > 0 else size)
+        self.bytes += len(block)
+        if self.bytes > self.limit:
+            raise too_large(self.param, self.limit)
+        self.digest.update(block)
+        return block
+
+
 class Uploads:
     """The table of uploads and their files."""
 
-    def __init__(self, settings, database, folders):
-        self.settings, self.database, self.folders = settings, database, folders
+    def __init__(self, settings, database, files):
+        self.settings, self.database, self.files = settings, database, files
 
     def limit(self, kind):
         return self.settings.max_image if kind == "image" else self.settings.max_audio
 
     def store(self, tenant, kind, file, name, kept, param):
         """Keep the bytes of `file`; Upload. Raises Problem 413, 422 for an empty one, 507 for a full disk."""
-        limit, digest, size = self.limit(kind), hashlib.sha256(), 0
+        reader = Counted(file, self.limit(kind), param)
         upload = f"upl_{secrets.token_hex(16)}"
-        final = self.folders.upload(tenant, upload)
+        key = upload_key(tenant, upload)
         shown = os.path.basename((name or kind).replace("\\", "/"))[:120]
         shown = "".join(one for one in shown if one.isprintable()) or kind
+        if reader.is_empty():
+            raise Problem(422, f"{kind}_error", f"{param} {shown}: the file has 0 bytes; send it again", param)
         try:
-            with Temporary(final.parent) as temporary:
-                with open(temporary, "wb") as out:
-                    while block := file.read(BLOCK):
-                        size += len(block)
-                        if size > limit:
-                            raise too_large(param, limit)
-                        digest.update(block)
-                        out.write(block)
-                    out.flush()
-                    os.fsync(out.fileno())
-                if size == 0:
-                    raise Problem(422, f"{kind}_error", f"{param} {shown}: the file has 0 bytes; send it again", param)
-                os.replace(temporary, final)
+            self.files.put(key, reader)
         except OSError as error:
             raise Problem(507, "storage_full", f"{param}: cannot be stored ({error.strerror}); try later") from error
-        row = Upload(upload, tenant, kind, shown, size, digest.hexdigest(), time.time(), int(kept))
+        row = Upload(upload, tenant, kind, shown, reader.bytes, reader.digest.hexdigest(), time.time(), int(kept))
         try:
             with self.database.transaction() as connection:
                 connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(row).values()))
         except BaseException:
-            remove(final)
+            discard(self.files, key)
             raise
         return row
 
@@ -97,7 +107,7 @@ class Uploads:
         with self.database.transaction() as connection:
             gone = connection.execute("DELETE FROM uploads WHERE id = ? AND tenant = ?", (name, tenant)).rowcount
         if gone:
-            remove(self.folders.upload(tenant, name))
+            discard(self.files, upload_key(tenant, name))
         return bool(gone)
 
 

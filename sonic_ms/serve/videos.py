@@ -73,7 +73,8 @@ def fetch(name: str, request: Request, service: TheService, caller: Reader, vari
           download: bool = False):  # fmt: skip
     if variant != "video":
         raise Problem(422, "usage_error", f"variant is {variant[:80]!r}; there is only video", "variant")
-    return content(service, find(service, caller.tenant, name), request.headers, download)
+    return content(service, find(service, caller.tenant, name), request.headers, download,
+                   request.method == "HEAD")  # fmt: skip
 
 
 @router.post("/{name}/cancel", summary="End a job")

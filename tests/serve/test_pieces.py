@@ -5,7 +5,7 @@ import pytest
 
 import sonic_ms
 from sonic_ms.cli import main
-from sonic_ms.errors import EngineError, UsageError
+from sonic_ms.errors import EngineError, FaceError, UsageError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.labels import aigc, mp4
 from sonic_ms.labels.save import join_pieces, piece_of, save_piece, save_video
@@ -88,9 +88,7 @@ def make(folder, seed):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("seed", "kind", "words"), [(1, EngineError, "SIGKILL"), (3, sonic_ms.errors.FaceError, "no face")]
-)
+@pytest.mark.parametrize(("seed", "kind", "words"), [(1, EngineError, "SIGKILL"), (3, FaceError, "no face")])
 def test_a_piece_that_fails_ends_the_others(tmp_path, monkeypatch, seed, kind, words):
     monkeypatch.setattr(process, "WORKER", FAKE)
     with pytest.raises(kind, match=words):

@@ -176,7 +176,7 @@ def test_files_without_a_row_are_removed_at_the_start(start, tmp_path):
     with start() as client:
         name = client.make().json()["id"]
         client.until(name, "completed")
-        results = client.service.folders.result("local", "left.mp4")
+        results = client.service.files.path("local/results/left.mp4")
         results.write_bytes(b"x")
     with start() as client:
         assert not results.exists()
