@@ -407,6 +407,11 @@ def model_of(name: str | os.PathLike[str], bundle: str | os.PathLike[str] | None
     return str(name) if str(name) in MODELS and MODELS[str(name)].shipped else recognise(name)
 
 
+def chips_of(bundle: str | os.PathLike[str]) -> list[str]:
+    """The chips that a bundle was built for; none when it runs anywhere."""
+    return Bundle.load(bundle).chips
+
+
 def load_model(
     name: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",

@@ -28,7 +28,11 @@ def arguments_of(settings):
 
 class Worker:
     """A worker process. Its messages, and None at its end, are put into `inbox` with itself. arguments: as
-    `arguments_of` gives them. threads: of its graphs and its encoder, 0 for all cores."""
+    `arguments_of` gives them. threads: of its graphs and its encoder, 0 for all cores.
+
+    moves_files: whether it gets the files of a job by itself. blameless: whether its end says nothing of its jobs."""
+
+    moves_files = blameless = False
 
     def __init__(self, arguments, inbox, threads=0):
         self.process = subprocess.Popen(

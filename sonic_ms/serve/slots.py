@@ -61,13 +61,28 @@ class Slots:
         faults = [slot.fault for slot in self.slots]
         return faults[0] if all(faults) else None
 
-    def look(self, timeout, **order):
-        """What a worker says to a look, or None when there is none that answers in time."""
+    def new_worker(self, inbox):
+        """A worker of the kind that the server was set up for; see process.Worker."""
+        settings = self.settings
+        if settings.workers == "ray":
+            from sonic_ms.serve.actors import ActorWorker
+
+            return ActorWorker(settings, self.files.address, settings.soc, inbox)
+        return Worker(arguments_of(settings), inbox)
+
+    def look(self, timeout, keys, names, options):
+        """What a worker says to a look at files of the store, the photo and perhaps the recording, or None when there
+        is none that answers in time. names: what their sender calls them. Raises Unavailable."""
         worker = next((slot.worker for slot in self.slots if slot.worker and slot.worker.ready), None)
         if worker is None:
             return None
         try:
-            return worker.look(**order).result(timeout)
+            if worker.moves_files:
+                return worker.look(keys=keys, names=names, options=options).result(timeout)
+            with self.folders.look() as folder:
+                paths = [str(self.files.fetch(key, folder)) for key in keys]
+                order = {"image": paths[0], "audio": paths[1] if len(paths) > 1 else None}
+                return worker.look(**order, options=options, names=dict(zip(paths, names))).result(timeout)
         except (EOFError, TimeoutError, FutureTimeout):  # two classes before Python 3.11
             return None
 
@@ -122,7 +137,7 @@ class Slot:
         stopping = self.all.stopping.is_set()
         now = time.monotonic()
         if self.worker is None and now >= self.start_at and not stopping:
-            self.worker = Worker(arguments_of(self.settings), self.inbox)
+            self.worker = self.all.new_worker(self.inbox)
         worker = self.worker
         if worker and worker.ready:
             while self._has_room(worker) and (job := self.jobs.claim(self.all.owner, bool(worker.jobs))):
@@ -143,6 +158,8 @@ class Slot:
     def _begin(self, worker, job):
         worker.jobs[job.id] = job
         self.all.watch("started", job, {})
+        if worker.moves_files:
+            return worker.tell(do="make", of=job, options=job.options, names=job.extra["names"])
         files, folders = self.all.files, self.all.folders
         self.fetching[job.id] = Move(job, lambda: fetch_inputs(files, job, folders.work(job)), self.inbox)
 
@@ -170,15 +187,16 @@ class Slot:
         if message is None:
             how = worker.ended
             self.broken += 1
-            self._drop(how, counted=True)
+            self._drop(how, counted=not worker.blameless)
             self.start_at = time.monotonic() + REST[min(self.broken, len(REST)) - 1]
             self.all.watch("worker_ended", None, {"how": how})
         elif message["is"] == "ready":
             worker.ready, worker.engine = True, message["engine"]
             self.fault = None
         elif message["is"] == "broken":
-            self.fault = {key: message[key] for key in ("code", "message", "status")}
-            log.error("no model: %s", message["message"])
+            before, self.fault = self.fault, {key: message[key] for key in ("code", "message", "status")}
+            if self.fault != before:
+                log.error("no model: %s", message["message"])
         elif job := worker.jobs.get(message["job"]):
             getattr(self, f"_{message['is']}")(worker, job, message)
 
@@ -190,8 +208,10 @@ class Slot:
         worker.jobs.pop(job.id)
         worker.kill_at.pop(job.id, None)
         self.broken = 0
-        made = self.all.folders.work_of(job) / VIDEO
         more = {key: value for key, value in message.items() if key not in ("is", "job")}
+        if worker.moves_files:
+            return self._settle(job, lambda: self._completed(job, more))
+        made = self.all.folders.work_of(job) / VIDEO
         self.storing[job.id] = Move(job, lambda: store_result(self.all.files, job, made) | more, self.inbox)
 
     def _completed(self, job, result):

@@ -47,19 +47,24 @@ class Client(TestClient):
             time.sleep(0.02)
         raise AssertionError(f"never {states}: {video}")
 
+    def until_ready(self, timeout):
+        end = time.monotonic() + timeout
+        while (answer := self.get("/readyz")).status_code != 200:
+            assert time.monotonic() < end, answer.text
+            time.sleep(0.02)
+
     @property
     def service(self):
         return self.app.state.service
 
 
 @contextlib.contextmanager
-def client_of(folder, local=True, **settings):
+def client_of(folder, local=True, wait=20, **settings):
+    """wait: seconds for the worker to be ready; 0 not to wait."""
     app = create_app(Settings(data=folder, local=local, **settings))
     with Client(app, base_url="http://localhost", raise_server_exceptions=False) as client:
-        end = time.monotonic() + 20
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        if wait:
+            client.until_ready(wait)
         yield client
 
 
