@@ -42,7 +42,8 @@ def _arguments(parser):
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--pieces", type=int, default=1,
-        help="processes that make the video together, each with its own model and one thread (default: 1)")  # fmt: skip
+        help="processes that make one video together, each with its own model; of sonic-edge, each with one thread "
+        "(default: 1)")  # fmt: skip
     add_flags(parser.add_argument_group("options of the video"), all_options())
     operator_flags(parser)
     add("--resume", action="store_true", default=None,
@@ -83,13 +84,15 @@ def generate(args):
         raise UsageError(f"--pieces is {args.pieces}; expected at least 1")
     # bad values are refused before anything is loaded
     parse(MODELS[name].Options, options, args.config or "options", owners(all_options(), name))
-    if args.pieces > 1:
+    spread = {"processes": args.pieces} if args.pieces > 1 and MODELS[name].spreads else {}
+    if args.pieces > 1 and not spread:
         return in_pieces(args, name, loading, options)
     state = _state(name, args)
     console = Console()
     started = time.perf_counter()
     console.wait_for(f"loading {name} ...")
-    model = load_model(loading["model"], loading["engine"], *(loading[n] for n in ("bundle", "precision", "delta")))
+    named = (loading[each] for each in ("model", "engine", "bundle", "precision", "delta"))
+    model = load_model(*named, **spread)
     loaded = time.perf_counter()
     if state and args.resume is False:
         Path(state).unlink(missing_ok=True)

@@ -43,7 +43,8 @@ class ModelEntry(NamedTuple):
     """Where a model lives. package: its folder, with options.py, generator.py and graphs.py. options: the name of its
     class. parts: folders by which a model's folder without model.json is recognised. shipped: comes with the
     package. resumable: takes hours and keeps its finished steps. engines: of those without a bundle. deltas: whether a
-    person's delta can be added to it."""
+    person's delta can be added to it. spreads: one video's work goes to several processes within the model; else its
+    frames are made in pieces."""
 
     package: str
     options: str
@@ -52,6 +53,7 @@ class ModelEntry(NamedTuple):
     resumable: bool = False
     engines: tuple[str, ...] = ("auto", "mindspore")
     deltas: bool = False
+    spreads: bool = False
 
     @property
     def Options(self) -> type[Options]:
@@ -70,7 +72,7 @@ MODELS = {
     "sonic-edge": ModelEntry(
         "sonic_ms.edge", "EdgeOptions", ("audio", "painter"), True, False, ("auto", "onnxruntime", "mindspore"), True
     ),
-    "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True),
+    "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True, spreads=True),
 }
 DEFAULT_MODEL = "sonic-edge"
 
@@ -418,6 +420,7 @@ def load_model(
     bundle: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
     delta: str | os.PathLike[str] | None = None,
+    processes: int = 1,
 ) -> TalkingModel:
     """A model with `generate(image, audio, **options)`.
 
@@ -425,13 +428,16 @@ def load_model(
     of a name. engine: one of runtime.choose.ENGINES; without a bundle mindspore, and for sonic-edge onnxruntime. "auto"
     takes the faster one of those that are here, MindSpore where there is an NPU. precision: "fp32", or
     "fp16" for weights and activations of half the size; a bundle has its own. delta: file of a person that `personalize
-    --sparse` wrote, added to the model that it was learned on.
+    --sparse` wrote, added to the model that it was learned on. processes: that share the work of one video, each with
+    weights of its own, for a model that spreads it (ModelEntry.spreads).
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"precision is {precision!r}; expected fp32 or fp16")
     if bundle is not None and delta is not None:
         raise UsageError(f"delta {str(delta)!r} with a bundle, whose weights are fixed; use it with a model")
+    if processes > 1 and (bundle is not None or not MODELS[model_of(name)].spreads):
+        raise UsageError(f"{bundle or name}: its work is not spread over processes here; leave them out")
     if bundle is not None:
         if precision != "fp32":
             raise UsageError(
@@ -445,7 +451,7 @@ def load_model(
     if delta is not None and not entry.deltas:
         raise UsageError(f"delta {str(delta)!r}: {model_of(name)} takes none; leave it out")
     arguments = () if str(name) in MODELS else (name,)
-    more = {} if delta is None else {"delta": delta}
+    more = ({} if delta is None else {"delta": delta}) | ({"processes": processes} if processes > 1 else {})
     generator = entry.generator.open_folder(*arguments, precision=precision, engine=engine, **more)
     weights = glance(arguments[0] if arguments else PRETRAINED / name)
     return TalkingModel(generator, weights if delta is None else f"{weights} {sha256_of(delta)}")

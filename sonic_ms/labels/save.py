@@ -95,7 +95,7 @@ def save_video(
 
 @dataclass(frozen=True)
 class Pieces:
-    """What the pieces of one video have in common. size: (width, height); frames: of the whole; seconds: of its sound."""
+    """What the pieces of a video have in common. size: (width, height); frames: of the whole; seconds: of its sound."""
 
     size: tuple[int, int]
     fps: float

@@ -27,8 +27,9 @@ def serve_arguments(parser):
         help="processes of this machine, or actors of a Ray cluster (default: processes)")  # fmt: skip
     add("--ray-address", default="auto", metavar="HOST:PORT",
         help="head of the Ray cluster that this machine belongs to (default: auto)")  # fmt: skip
-    add("--soc", metavar="CHIP", help="with --workers ray: chip that each worker gets one of, by the label soc of Ray's "
-        "nodes (default: what --bundle was built for)")  # fmt: skip
+    add("--soc", metavar="CHIP",
+        help="with --workers ray: chip of which each worker gets one, by the label soc of Ray's nodes (default: what "
+        "--bundle was built for)")  # fmt: skip
     add("--visible-label", choices=("en", "zh"), default="en",
         help="language of the label in the picture of requests that do not say (default: en)")  # fmt: skip
     add("--consent", metavar="FILE", help="text that each request has to agree to with consent=true")
