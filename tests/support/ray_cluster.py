@@ -64,3 +64,9 @@ def cluster():
 def add_node(cluster, **arguments):
     """A further node; arguments as of Cluster.add_node."""
     return cluster.add_node(**{"num_cpus": 1, "object_store_memory": STORE, **free_ports(), **arguments})
+
+
+def node_of(cluster, pid):
+    """The node among `cluster.chips` whose raylet began a process."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return next(one for one in cluster.chips if one.all_processes["raylet"][0].process.pid == parent)
