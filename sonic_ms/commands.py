@@ -41,6 +41,9 @@ def _arguments(parser):
     )
     add("--config", metavar="FILE", help="YAML file with the same names (min_resolution, ...); flags win over it")
     add("--overwrite", action="store_true", help="replace an existing output")
+    add("--pieces", type=int, default=1,
+        help="processes that make one video together, each with its own model; of sonic-edge, each with one thread "
+        "(default: 1)")  # fmt: skip
     add_flags(parser.add_argument_group("options of the video"), all_options())
     operator_flags(parser)
     add("--resume", action="store_true", default=None,
@@ -77,13 +80,19 @@ def generate(args):
         if not os.path.isfile(path):
             raise InputMissingError(f"file {path}: no such file; check the path")
     name = model_of(loading["model"], loading["bundle"])
+    if args.pieces < 1:
+        raise UsageError(f"--pieces is {args.pieces}; expected at least 1")
     # bad values are refused before anything is loaded
     parse(MODELS[name].Options, options, args.config or "options", owners(all_options(), name))
+    spread = {"processes": args.pieces} if args.pieces > 1 and MODELS[name].spreads else {}
+    if args.pieces > 1 and not spread:
+        return in_pieces(args, name, loading, options)
     state = _state(name, args)
     console = Console()
     started = time.perf_counter()
     console.wait_for(f"loading {name} ...")
-    model = load_model(loading["model"], loading["engine"], *(loading[n] for n in ("bundle", "precision", "delta")))
+    named = (loading[each] for each in ("model", "engine", "bundle", "precision", "delta"))
+    model = load_model(*named, **spread)
     loaded = time.perf_counter()
     if state and args.resume is False:
         Path(state).unlink(missing_ok=True)
@@ -122,6 +131,42 @@ def generate(args):
 
 
 demo = generate
+
+
+def in_pieces(args, name, loading, options):
+    """`generate --pieces N`: what generate returns."""
+    from tqdm import tqdm
+
+    from sonic_ms.serve.pieces import make_in_pieces
+    from sonic_ms.serve.settings import Settings
+
+    started = time.perf_counter()
+    settings = Settings(
+        data=Path(args.output).parent, **loading, producer=args.producer, c2pa_cert=args.c2pa_cert,
+        c2pa_key=args.c2pa_key,
+    )  # fmt: skip
+    with tqdm(unit="frame", desc=Path(args.output).name) as bar:
+
+        def report(stage, done, total):
+            if stage == "frames":
+                bar.total = total
+                bar.update(done - bar.n)
+
+        made, engine = make_in_pieces(settings, args.pieces, args.image, args.audio, args.output, options, report)
+    for text in made["notes"]:
+        print(f"note: {text}", file=sys.stderr)
+    print(args.output)
+    return {
+        "output": args.output,
+        "model": name,
+        "engine": engine,
+        "pieces": args.pieces,
+        "frames": made["frames"],
+        "fps": made["fps"],
+        "size": [made["width"], made["height"]],
+        "notes": made["notes"],
+        "seconds": {"whole": round(time.perf_counter() - started, 3), "work": round(made["work_seconds"], 3)},
+    }
 
 
 def _state(name, args):

@@ -43,7 +43,8 @@ class ModelEntry(NamedTuple):
     """Where a model lives. package: its folder, with options.py, generator.py and graphs.py. options: the name of its
     class. parts: folders by which a model's folder without model.json is recognised. shipped: comes with the
     package. resumable: takes hours and keeps its finished steps. engines: of those without a bundle. deltas: whether a
-    person's delta can be added to it."""
+    person's delta can be added to it. spreads: one video's work goes to several processes within the model; else its
+    frames are made in pieces."""
 
     package: str
     options: str
@@ -52,6 +53,7 @@ class ModelEntry(NamedTuple):
     resumable: bool = False
     engines: tuple[str, ...] = ("auto", "mindspore")
     deltas: bool = False
+    spreads: bool = False
 
     @property
     def Options(self) -> type[Options]:
@@ -70,7 +72,7 @@ MODELS = {
     "sonic-edge": ModelEntry(
         "sonic_ms.edge", "EdgeOptions", ("audio", "painter"), True, False, ("auto", "onnxruntime", "mindspore"), True
     ),
-    "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True),
+    "sonic-base": ModelEntry("sonic_ms.base", "BaseOptions", ("unet", "vae"), resumable=True, spreads=True),
 }
 DEFAULT_MODEL = "sonic-edge"
 
@@ -143,9 +145,10 @@ class Generator(Protocol):
         """The photo, uint8 (h, w, 3), as the model needs it. Raises FaceError, UsageError."""
         ...
 
-    def frames(self, scene: Any, samples: np.ndarray, options: Any, progress: Progress) -> Iterable[np.ndarray]:
-        """The animated square, or whole pictures, uint8 RGB. What can fail or takes long is done when it returns; every
-        iteration makes the frames anew."""
+    def frames(self, scene: Any, samples: np.ndarray, options: Any, progress: Progress) -> Any:
+        """Iterable of the animated square, or of whole pictures, uint8 RGB. What can fail or takes long is done when it
+        returns; every iteration makes the frames anew. Where frames can be made without those before them, its method
+        piece(start, stop) yields those alone."""
         ...
 
 
@@ -276,20 +279,26 @@ def generate(
     label = _visible_label(settings, face, photo.shape, (width, height))
     stream = generator.frames(scene, samples, settings, progress)
 
-    def frames() -> Iterator[np.ndarray]:
+    def finished(pictures: Iterable[np.ndarray], total: int) -> Iterator[np.ndarray]:
         check_process()
         paste = Paster(scene).paste if scene.box is not None else None
         started = time.perf_counter()
-        for done, picture in enumerate(stream):
-            progress.step("frames", done, count)
+        for done, picture in enumerate(pictures):
+            progress.step("frames", done, total)
             frame = paste(picture) if paste else picture
             yield label(frame) if label else frame
         progress.timings["frames"] = time.perf_counter() - started
-        progress.step("frames", count, count)
+        progress.step("frames", total, total)
+
+    def piece(start: int, stop: int) -> Iterator[np.ndarray]:
+        return finished(stream.piece(start, stop), stop - start)
 
     source = None if isinstance(audio, np.ndarray) else audio
     labels = Labels(_number(f"{generator.name} {weights}", photo, samples, settings), watermark)
-    return Video(frames, (width, height), count, samples, source, fps, progress.notes, progress.timings, labels)
+    return Video(
+        lambda: finished(stream, count), (width, height), count, samples, source, fps, progress.notes, progress.timings,
+        labels, piece if hasattr(stream, "piece") else None,
+    )  # fmt: skip
 
 
 def _portrait(generator: Generator, image: Source, settings: Options) -> tuple[np.ndarray, Face, list[str]]:
@@ -400,12 +409,18 @@ def model_of(name: str | os.PathLike[str], bundle: str | os.PathLike[str] | None
     return str(name) if str(name) in MODELS and MODELS[str(name)].shipped else recognise(name)
 
 
+def chips_of(bundle: str | os.PathLike[str]) -> list[str]:
+    """The chips that a bundle was built for; none when it runs anywhere."""
+    return Bundle.load(bundle).chips
+
+
 def load_model(
     name: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
     bundle: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
     delta: str | os.PathLike[str] | None = None,
+    processes: int = 1,
 ) -> TalkingModel:
     """A model with `generate(image, audio, **options)`.
 
@@ -413,13 +428,16 @@ def load_model(
     of a name. engine: one of runtime.choose.ENGINES; without a bundle mindspore, and for sonic-edge onnxruntime. "auto"
     takes the faster one of those that are here, MindSpore where there is an NPU. precision: "fp32", or
     "fp16" for weights and activations of half the size; a bundle has its own. delta: file of a person that `personalize
-    --sparse` wrote, added to the model that it was learned on.
+    --sparse` wrote, added to the model that it was learned on. processes: that share the work of one video, each with
+    weights of its own, for a model that spreads it (ModelEntry.spreads).
     Raises UsageError, InputMissingError, WeightsError, EngineError.
     """
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"precision is {precision!r}; expected fp32 or fp16")
     if bundle is not None and delta is not None:
         raise UsageError(f"delta {str(delta)!r} with a bundle, whose weights are fixed; use it with a model")
+    if processes > 1 and (bundle is not None or not MODELS[model_of(name)].spreads):
+        raise UsageError(f"{bundle or name}: its work is not spread over processes here; leave them out")
     if bundle is not None:
         if precision != "fp32":
             raise UsageError(
@@ -433,7 +451,7 @@ def load_model(
     if delta is not None and not entry.deltas:
         raise UsageError(f"delta {str(delta)!r}: {model_of(name)} takes none; leave it out")
     arguments = () if str(name) in MODELS else (name,)
-    more = {} if delta is None else {"delta": delta}
+    more = ({} if delta is None else {"delta": delta}) | ({"processes": processes} if processes > 1 else {})
     generator = entry.generator.open_folder(*arguments, precision=precision, engine=engine, **more)
     weights = glance(arguments[0] if arguments else PRETRAINED / name)
     return TalkingModel(generator, weights if delta is None else f"{weights} {sha256_of(delta)}")

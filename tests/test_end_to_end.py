@@ -13,7 +13,7 @@ from sonic_ms import commands, pipeline
 from sonic_ms.base.networks import open_folder
 from sonic_ms.base.options import BaseOptions
 from sonic_ms.cli import main
-from sonic_ms.errors import Cancelled, FaceError, UsageError
+from sonic_ms.errors import Cancelled, EngineError, FaceError, UsageError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.files.weights import TensorFile
 from sonic_ms.media.image import load_image
@@ -133,6 +133,26 @@ def test_branches_one_at_a_time_give_the_same_video(model, plain):
     apart = frames(model, batch_branches=False)
     assert set(model.generator.networks.batches) == {1}
     assert np.abs(apart.astype(int) - plain).max() <= 1
+
+
+def test_windows_on_two_processes_give_the_same_video(folder, model):
+    """Two windows a step, each by whichever process is free."""
+    spread = pipeline.load_model(str(folder), processes=2)
+    try:
+        assert np.array_equal(frames(spread, duration=2.4), frames(model, duration=2.4))
+        with pytest.raises(UsageError, match="feature_cache 2 and guidance_reuse 1 keep"):
+            frames(spread, feature_cache=2)
+        for process, _ in spread.generator.unets._all:
+            process.kill()
+        with pytest.raises(EngineError, match="a process of the UNet ended"):
+            frames(spread, duration=2.4)
+    finally:
+        spread.generator.unets.close()
+
+
+def test_a_model_whose_work_is_not_spread():
+    with pytest.raises(UsageError, match="sonic-edge: its work is not spread over processes"):
+        pipeline.load_model("sonic-edge", processes=2)
 
 
 def test_quality_fast_saves_work_and_says_what_it_sets(model):

@@ -6,6 +6,7 @@ elsewhere at each step, so that their seams never stay in one place; where windo
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,16 +147,24 @@ class Contexts:
 
 
 def denoise(
-    unet, context, config, clip, noise, scheduler, settings, scaling, progress=None, state=None, deep=None, shallow=None
-):
+    unet, context, config, clip, noise, scheduler, settings, scaling, progress=None, state=None, deep=None,
+    shallow=None, lanes=1,
+):  # fmt: skip
     """Latents of all frames, (n, 4, h, w) float32, still scaled by `scaling`.
 
     unet, context: the two Cells of the UNet as functions of arrays. config: their UNetConfig. noise (n, 4, h, w):
     standard normal. scaling: the VAE's scaling factor. progress(step, steps) is called before the first step and after
     each. state: file that keeps the last finished step; a run with the same inputs that finds it goes on from there,
     with nothing kept of what steps before it computed. deep, shallow: FeatureUNet and ShallowUNet as functions of
-    arrays, for a feature_cache above 1.
+    arrays, for a feature_cache above 1. lanes: windows of a step that are computed at once, in threads; the latents are
+    the same, since windows are put together in their order. Raises UsageError for lanes with what one window keeps for
+    another.
     """
+    if lanes > 1 and (settings.feature_cache > 1 or settings.guidance_reuse > 1):
+        raise UsageError(
+            f"feature_cache {settings.feature_cache} and guidance_reuse {settings.guidance_reuse} keep what earlier "
+            "windows computed, which several processes do not share; set both to 1, or leave --pieces out"
+        )
     count, _, height, width = noise.shape
     digest = clip.digest(settings, scaling, hashlib.sha256(noise.tobytes()).hexdigest())
     resume = Resume(state, digest, noise.shape, settings.steps)
@@ -170,8 +179,8 @@ def denoise(
     for step in plan(settings, first):
         total, times = np.zeros_like(latents), np.zeros(count, np.float32)
         guided.begin(step)
-        for frames in windows(count, settings.window, settings.overlap, step.index * settings.shift_offset):
-            prediction = guided(step, latents[frames], frames)
+        parts = windows(count, settings.window, settings.overlap, step.index * settings.shift_offset)
+        for frames, prediction in zip(parts, predictions(guided, step, latents, parts, lanes)):
             np.add.at(total, frames, scheduler.step(prediction, latents[frames], step.index))
             np.add.at(times, frames, 1)
         latents = total / times[:, None, None, None]
@@ -180,6 +189,19 @@ def denoise(
             progress(step.index + 1, settings.steps)
     resume.discard()
     return latents
+
+
+def predictions(guided, step, latents, parts, lanes):
+    """Yield the prediction of each window, in their order; `lanes` of them are computed at once."""
+
+    def predict(frames):
+        return guided(step, latents[frames], frames)
+
+    if lanes == 1:
+        yield from map(predict, parts)
+        return
+    with ThreadPoolExecutor(lanes, "windows") as pool:
+        yield from pool.map(predict, parts)
 
 
 class Resume:

@@ -21,18 +21,20 @@ from sonic_ms.base.preflight import Request, preflight, weight_bytes
 from sonic_ms.base.prepare import clip_tensor, image_tensor, prepare_picture, resize
 from sonic_ms.base.scheduler import EulerScheduler, SchedulerConfig
 from sonic_ms.base.units import NAME
+from sonic_ms.base.windows import UNets
 from sonic_ms.errors import UsageError, WeightsError
 from sonic_ms.media import audio
 
 
 class BaseGenerator:
-    """sonic-base on its networks, see networks.py."""
+    """sonic-base on its networks, see networks.py. unets: windows.UNets that run the windows of a step, several at
+    once; None for the networks' own."""
 
     name = NAME
     Options = BaseOptions
 
-    def __init__(self, networks):
-        self.networks = networks
+    def __init__(self, networks, unets=None):
+        self.networks, self.unets = networks, unets
         self.detector = YoloDetector(networks)
 
     @property
@@ -130,8 +132,9 @@ class BaseGenerator:
         if progress.state:  # other weights make another video of the same inputs
             clip = dataclasses.replace(clip, source=f"{clip.source} {networks.digest()}")
         loop = self.loop(options)
+        run = self.unets.run if self.unets else networks.run
         latents = denoise(
-            lambda *arrays: networks.run("unet", *arrays),
+            lambda *arrays: run("unet", *arrays),
             lambda *arrays: networks.run("unet_context", *arrays),
             config,
             clip,
@@ -143,6 +146,7 @@ class BaseGenerator:
             progress.state,
             lambda *arrays: networks.run(f"unet_features{loop.cache_branch}", *arrays),
             lambda *arrays: networks.run(f"unet_shallow{loop.cache_branch}", *arrays),
+            self.unets.count if self.unets else 1,
         )
         networks.done("unet")
         return latents / np.float32(scaling)
@@ -203,10 +207,11 @@ class Decoded:
             yield resize(picture, size) if whole else picture
 
 
-def open_folder(folder, precision="fp32", engine="auto"):
-    """BaseGenerator on the Cells of a converted folder, in MindSpore, the one engine that needs no bundle. Raises
-    WeightsError, EngineError."""
-    return BaseGenerator(networks_stage.open_folder(folder, precision))
+def open_folder(folder, precision="fp32", engine="auto", processes=1):
+    """BaseGenerator on the Cells of a converted folder, in MindSpore, the one engine that needs no bundle. processes:
+    that run the windows of a denoising step, each with a UNet. Raises WeightsError, EngineError."""
+    networks = networks_stage.open_folder(folder, precision)
+    return BaseGenerator(networks, UNets(folder, precision, processes) if processes > 1 else None)
 
 
 def open_bundle(bundle, engine):

@@ -76,6 +76,12 @@ class Bundle:
         """Whether the unit was exported as `kind`: onnx, mindir or om."""
         return kind in self.manifest["units"].get(unit, {})
 
+    @property
+    def chips(self):
+        """Names of the chips that graphs were built for, sorted; none for a bundle that runs anywhere."""
+        entries = [unit[kind] for unit in self.manifest["units"].values() for kind in KINDS if kind in unit]
+        return sorted({str(entry["soc"]) for entry in entries if "soc" in entry})
+
     def check_device(self, device):
         """Raise EngineError for a device ("CPU", "Ascend") that the graphs were not exported for."""
         if self.manifest.get("for_cpu") and device != "CPU":

@@ -51,15 +51,22 @@ class Squares:
         self.engine, self.scene, self.curves, self.pose = engine, scene, curves, pose
 
     def __iter__(self):
+        return self.piece(0, len(self.curves))
+
+    def piece(self, start, stop):
+        """Yield the squares of frames start to stop - 1 alone, the same bytes as in the whole: a graph may round a
+        frame differently at another place of its batch, so the batches are those of the whole."""
         unit = f"edge_render_{self.scene.crop.shape[0]}"
         renderer = SquareRenderer(self.engine, self.scene, unit, EDGE_BATCH)
-        batches = [slice(first, first + EDGE_BATCH) for first in range(0, len(self.curves), EDGE_BATCH)]
+        firsts = range(start - start % EDGE_BATCH, stop, EDGE_BATCH)
+        batches = [slice(first, first + EDGE_BATCH) for first in firsts]
         # One graph call ahead: whoever takes the frames has work of his own meanwhile.
         with ThreadPoolExecutor(1, "render") as ahead:
             coming = None
-            for number, batch in enumerate(batches):
+            for number, (first, batch) in enumerate(zip(firsts, batches)):
                 drawn = coming.result() if coming else renderer.draw(self.curves[batch], self.pose[batch])
                 if number + 1 < len(batches):
                     following = batches[number + 1]
                     coming = ahead.submit(renderer.draw, self.curves[following], self.pose[following])
-                yield from renderer.put_together(*drawn)
+                wanted = slice(max(start - first, 0), stop - first)
+                yield from renderer.put_together(*(values[wanted] for values in drawn))

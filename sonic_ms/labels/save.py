@@ -14,7 +14,9 @@ from sonic_ms.files.temporary import Temporary
 from sonic_ms.labels import aigc, mp4
 from sonic_ms.labels.manifest import Signer, sign
 from sonic_ms.labels.watermark import Marker
-from sonic_ms.media.video import Video, write_video
+from sonic_ms.media.audio import SAMPLE_RATE
+from sonic_ms.media.join import Joiner
+from sonic_ms.media.video import Video, VideoWriter, write_video
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,61 @@ def save_video(
     mark = Marker(mark_of(video.labels.number)) if video.labels.watermark else None
     keys = {aigc.KEY: label.text()}
     return write_video(video, path, overwrite, progress, mark, keys, sealer(Path(path), label, operator.signer))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What the pieces of a video have in common. size: (width, height); frames: of the whole; seconds: of its sound."""
+
+    size: tuple[int, int]
+    fps: float
+    frames: int
+    seconds: float
+    number: str
+    watermark: bool
+
+
+def piece_of(frames: int, piece: int, pieces: int) -> tuple[int, int]:
+    """(start, stop) of a piece, 0 to pieces - 1, of so many frames: all about alike."""
+    return frames * piece // pieces, frames * (piece + 1) // pieces
+
+
+def save_piece(video: Video, path: str | os.PathLike[str], piece: int, pieces: int) -> Pieces:
+    """Write one of several pieces of a `Video`, with the work of that piece alone: marked as the whole would be there,
+    without sound and labels, which `join_pieces` adds. Raises UsageError for a model whose frames hang together or a
+    piece without frames, OutputError."""
+    if video.piece is None:
+        raise UsageError("pieces: this model's frames hang together; its videos are made whole")
+    start, stop = piece_of(video.n_frames, piece, pieces)
+    if start == stop:
+        raise UsageError(f"pieces: {video.n_frames} frames cannot be {pieces} pieces; ask for fewer")
+    assert video.labels is not None and video.audio is not None
+    mark = Marker(mark_of(video.labels.number), next(video.piece(0, 1))) if video.labels.watermark else None
+    with VideoWriter(path, video.size, None, video.fps, overwrite=True) as writer:
+        for frame in video.piece(start, stop):
+            writer.write(mark(frame, (start + writer.frames) / video.fps) if mark else frame)
+    seconds = len(video.audio) / SAMPLE_RATE
+    return Pieces(video.size, video.fps, video.n_frames, seconds, video.labels.number, video.labels.watermark)
+
+
+def join_pieces(
+    pieces: Pieces,
+    files: list[str | os.PathLike[str]],
+    audio: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    operator: Operator | None = None,
+) -> Path:
+    """The labelled mp4 of all pieces, in their order, with the sound of a recording; Path of the file. Raises as
+    `save_video`."""
+    operator = operator or Operator()
+    label = aigc.first(operator.producer, pieces.number)
+    seal = sealer(Path(path), label, operator.signer)
+    with Joiner(
+        path, pieces.size, audio, pieces.fps, overwrite=overwrite, audio_duration=pieces.seconds,
+        keys={aigc.KEY: label.text()}, seal=seal,
+    ) as joiner:  # fmt: skip
+        for number, file in enumerate(files):
+            start, stop = piece_of(pieces.frames, number, len(files))
+            joiner.add(file, stop - start)
+    return joiner.path

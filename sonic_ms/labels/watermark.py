@@ -33,13 +33,15 @@ def too_little(size, seconds):
 class Marker:
     """Function (frame, its time in seconds) -> marked frame, both uint8 (h, w, 3); made for one video.
 
-    number: of 48 bits. The first frame says where texture hides more; a pixel changes by TEXTURED levels at most, so no
-    frame has a PSNR below 42 dB.
+    number: of 48 bits. first: the video's first frame, which says where texture hides more; by default the first that
+    is marked. A pixel changes by TEXTURED levels at most, so no frame has a PSNR below 42 dB.
     """
 
-    def __init__(self, number):
+    def __init__(self, number, first=None):
         self.number = number
         self._swing = None
+        if first is not None:
+            self._prepare(first)
 
     def __call__(self, frame, time):
         import cv2

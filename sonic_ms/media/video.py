@@ -20,6 +20,7 @@ import numpy as np
 
 from sonic_ms.errors import AudioError, OutputError, SonicError, VideoError, short
 from sonic_ms.files.temporary import Temporary, signals_held
+from sonic_ms.files.threads import threads
 from sonic_ms.media import recording
 from sonic_ms.media.audio import FPS, MAX_SECONDS, SAMPLE_RATE, speech_track
 from sonic_ms.media.ffmpeg import THREADS, Decoder, blame_host, end, ffmpeg_remarks, read_header, start
@@ -112,9 +113,7 @@ class VideoWriter:
 
     def __enter__(self):
         audio, fps, crf, audio_duration, keys = self._arguments
-        command = ["-v", "error", "-y"]
-        command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*self._even), "-r", str(fps)]
-        command += ["-i", "pipe:0"]
+        command = ["-v", "error", "-y", *self._pictures_in(fps), "-i", "pipe:0"]
         passed = ()
         try:
             with signals_held():
@@ -123,11 +122,7 @@ class VideoWriter:
                 self._sound = self._open_sound(audio, audio_duration)
                 passed = (self._sound.read_end,)
                 command += [*self._sound.arguments, "-map", "0:v:0", "-map", "1:a:0", "-c:a", "aac", "-b:a", "160k"]
-            # RGB -> limited-range BT.709, and tagged as such: untagged files are decoded with BT.601 by some players.
-            convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
-            tags = "format=yuv420p,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-            command += ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf)]
-            command += [*key_arguments(keys), "-f", "mp4", str(self._temporary.path)]
+            command += [*self._pictures_out(crf), *key_arguments(keys), "-f", "mp4", str(self._temporary.path)]
             # In memory: there may be no folder for temporary files, or no space in it.
             self._log = os.fdopen(os.memfd_create("ffmpeg"), "w+b")
             # No limit of memory: what the encoder takes follows from the size of our own frames, not from a file.
@@ -141,6 +136,18 @@ class VideoWriter:
         if self._sound is not None:
             self._sound.start()
         return self
+
+    def _pictures_in(self, fps):
+        """Arguments of ffmpeg for what comes through stdin."""
+        return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*self._even), "-r", str(fps)]
+
+    def _pictures_out(self, crf):
+        """Arguments of ffmpeg that make H.264 of it."""
+        # RGB -> limited-range BT.709, and tagged as such: untagged files are decoded with BT.601 by some players.
+        convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
+        tags = "format=yuv420p,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+        return ["-vf", f"{convert},{tags}", "-c:v", "libx264", "-preset", PRESET, "-crf", str(crf),
+                "-threads", str(threads())]  # fmt: skip
 
     def _open_sound(self, audio, seconds):
         if isinstance(audio, np.ndarray):
@@ -302,6 +309,8 @@ class Video:
         notes: what the user may want to know; grows while the frames are made.
         timings: seconds by stage; the same.
         labels: what the file will say of itself, a labels.save.Labels; None: nothing.
+        piece: function (start, stop) that returns a fresh iterator of the frames start to stop - 1 alone, with the work
+            of those alone; None when the model's frames hang together.
     """
 
     def __init__(
@@ -315,6 +324,7 @@ class Video:
         notes: list[str] | None = None,
         timings: dict[str, float] | None = None,
         labels: Any = None,
+        piece: Callable[[int, int], Iterator[np.ndarray]] | None = None,
     ) -> None:
         self.size = size
         self.n_frames = n_frames
@@ -324,6 +334,7 @@ class Video:
         self.notes = [] if notes is None else notes
         self.timings = {} if timings is None else timings
         self.labels = labels
+        self.piece = piece
         self._frames = frames
 
     def __iter__(self) -> Iterator[np.ndarray]:

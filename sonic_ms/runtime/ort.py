@@ -1,6 +1,7 @@
 """onnxruntime as an engine: the ONNX graphs of a bundle on the CPU, or on an Ascend NPU where its build has CANN."""
 
 from sonic_ms.errors import EngineError
+from sonic_ms.files.threads import threads as threads_of_process
 from sonic_ms.runtime.engine import check_inputs
 from sonic_ms.runtime.turns import check_process, in_turn
 
@@ -61,11 +62,11 @@ def open_session(graph, providers=("CPUExecutionProvider",), severity=3, optimis
 
     severity: least of onnxruntime's own messages that is printed, 3 errors, 4 none but fatal ones. optimise: False runs
     the graph as it is written. weights: {name: array} of initializers that the file leaves out. threads: of a run, 0
-    for all cores. Raises EngineError when onnxruntime is missing or refuses the graph.
+    for as many as the process may use. Raises EngineError when onnxruntime is missing or refuses the graph.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = severity, threads
+    options.log_severity_level, options.intra_op_num_threads = severity, threads or threads_of_process()
     # Threads that wait for work actively take the cores from everything else: pasting, the encoder, other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonic_ms.errors import OUTCOMES, EngineError, InputMissingError, UsageError, code_of
+from sonic_ms.errors import InputMissingError, UsageError
 from sonic_ms.files.reading import parse_json, read_small
 from sonic_ms.files.temporary import Temporary
 from sonic_ms.media.video import check_output
@@ -16,6 +16,7 @@ from sonic_ms.pipeline import MODELS, all_options, model_of
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.files import Folders, LocalFiles, place, result_key, upload_key
 from sonic_ms.serve.jobs import Jobs
+from sonic_ms.serve.process import kind_of
 from sonic_ms.serve.slots import Slots
 
 MAX_LIST = 16 << 20  # bytes
@@ -145,11 +146,6 @@ def _next(slots, jobs, files, changed, waiting, say):
         return [report | {key: job.result[key] for key in ("frames", "fps", "sha256", "notes", "work_seconds")}]
     say(f"line {line.number}: {job.error['message']}")
     return [report | {"error": job.error}]
-
-
-def kind_of(code):
-    """The class of errors.OUTCOMES that has a code; EngineError for a code of the service."""
-    return next((kind for kind in OUTCOMES if code_of(kind()) == code), EngineError)
 
 
 def run(args, settings):

@@ -25,6 +25,13 @@ def serve_arguments(parser):
     add("--files", metavar="WHERE",
         help="folder or s3://BUCKET/PREFIX of photos, recordings and videos (default: --data)")  # fmt: skip
     _workers(parser)
+    add("--workers", choices=("processes", "ray"), default="processes",
+        help="processes of this machine, or actors of a Ray cluster (default: processes)")  # fmt: skip
+    add("--ray-address", default="auto", metavar="HOST:PORT",
+        help="head of the Ray cluster that this machine belongs to (default: auto)")  # fmt: skip
+    add("--soc", metavar="CHIP",
+        help="with --workers ray: chip of which each worker gets one, by the label soc of Ray's nodes (default: what "
+        "--bundle was built for)")  # fmt: skip
     add("--visible-label", choices=("en", "zh"), default="en",
         help="language of the label in the picture of requests that do not say (default: en)")  # fmt: skip
     add("--consent", metavar="FILE", help="text that each request has to agree to with consent=true")
@@ -101,8 +108,9 @@ def settings_of(args, local):
         raise UsageError(f"--max-audio-seconds is {args.max_audio_seconds}; expected a positive number")
     return Settings(
         data=Path(args.data).expanduser(), database=args.database, files=args.files,
-        model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine,
-        precision=args.precision, slots=args.slots, lanes=args.lanes, local=local, producer=args.producer,
+        model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine, precision=args.precision,
+        workers=args.workers, ray_address=args.ray_address, soc=_chip(args), slots=args.slots, lanes=args.lanes,
+        local=local, producer=args.producer,
         c2pa_cert=args.c2pa_cert, c2pa_key=args.c2pa_key, visible_label=args.visible_label,
         needs_consent=args.consent is not None, max_audio_seconds=args.max_audio_seconds,
         max_storage=args.max_storage * MB, keep_results=args.keep_days * 86400,
@@ -110,6 +118,17 @@ def settings_of(args, local):
         worker_memory=args.worker_memory and args.worker_memory * MB, private_webhooks=args.private_webhooks,
         **_consent(args.consent),
     )  # fmt: skip
+
+
+def _chip(args):
+    """The chip that a worker in a Ray cluster needs, or None."""
+    if args.workers != "ray":
+        if args.soc is not None:
+            raise UsageError(f"--soc {args.soc} is for --workers ray; leave it out")
+        return None
+    from sonic_ms.serve.actors import chip_of
+
+    return args.soc or chip_of(args.bundle)
 
 
 def _consent(path):
@@ -139,6 +158,10 @@ def serve(args):
             f"--host {args.host} is not this machine alone, and there are no keys; make one with sonic-ms keys add "
             f"TENANT --data {args.data}"
         )
+    if args.workers == "ray":
+        from sonic_ms.serve.actors import connect
+
+        connect(args.ray_address)
     from sonic_ms.serve.run import run
 
     run(settings_of(args, local=not keys), args.host, args.port)

@@ -153,12 +153,9 @@ class Service:
         if not self._looking.acquire(timeout=LOOK):
             return None
         try:
-            with self.folders.look() as folder:
-                given = [one for one in (image, audio) if one]
-                paths = [str(self.files.fetch(upload_key(one.tenant, one.id), folder)) for one in given]
-                names = dict(zip(paths, [one.name for one in given]))
-                return self.slots.look(LOOK, image=paths[0], audio=paths[1] if audio else None, options=options,
-                                       names=names)  # fmt: skip
+            given = [one for one in (image, audio) if one]
+            keys = [upload_key(one.tenant, one.id) for one in given]
+            return self.slots.look(LOOK, keys, [one.name for one in given], options)
         finally:
             self._looking.release()
 

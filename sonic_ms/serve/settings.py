@@ -21,6 +21,10 @@ class Settings:
     bundle: str | None = None
     engine: str = "auto"
     precision: str = "fp32"
+    delta: str | None = None  # file of a person, as for generate
+    workers: str = "processes"  # of this machine, or "ray": actors of a cluster
+    ray_address: str = "auto"
+    soc: str | None = None  # chip that a worker needs, by the label of Ray's nodes
     slots: int = 1
     lanes: int = 2  # jobs that a slot's worker makes at once: one decodes and encodes while another's graphs run
     local: bool = True

@@ -1,96 +1,27 @@
-"""A slot: a thread that claims jobs and the worker process that makes them. What ends a job is here."""
+"""A slot: a thread that claims jobs and the worker that makes them. What ends a job is here."""
 
 import contextlib
-import json
 import logging
 import os
 import queue
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from sonic_ms.serve.files import discard, result_key
 from sonic_ms.serve.jobs import LEASE
 from sonic_ms.serve.problems import Unavailable
+from sonic_ms.serve.process import Worker, arguments_of
 from sonic_ms.serve.transfers import VIDEO, Move, fetch_inputs, store_result
 
 log = logging.getLogger("sonic_ms.serve")
 
-WORKER = (sys.executable, "-m", "sonic_ms.serve.worker")
 LOOK = 0.5  # seconds between two looks at the table, when nobody wakes us
 PATIENCE = 0.8  # seconds for a job to end by itself after it was cancelled, then its process gets SIGTERM
-GRACE = 0.5  # seconds from SIGTERM to SIGKILL
 LAST = 10.0  # seconds that a server which is stopped goes on storing what is made
 REST = (0.5, 2.0, 10.0, 30.0)  # seconds before a worker is started again after it broke so many times in a row
-
-
-class Worker:
-    """The process of a slot. Its messages, and None at its end, are put into `inbox` with itself."""
-
-    def __init__(self, settings, inbox):
-        signed = {"c2pa_cert": settings.c2pa_cert, "c2pa_key": settings.c2pa_key, "producer": settings.producer}
-        arguments = {"model": settings.model, "engine": settings.engine, "bundle": settings.bundle,
-                     "precision": settings.precision, "memory": settings.worker_memory, **signed}  # fmt: skip
-        self.process = subprocess.Popen(
-            [*WORKER, json.dumps(arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        self.ready, self.engine, self.broken = False, None, None
-        self.jobs = {}  # id -> Job
-        self.kill_at = {}  # id -> when patience with a cancelled job ends
-        self.looks = {}  # number -> Future
-        self._lock = threading.Lock()
-        threading.Thread(target=self._read, args=(inbox,), daemon=True, name="worker-output").start()
-
-    def _read(self, inbox):
-        for line in self.process.stdout:
-            message = json.loads(line)
-            if message["is"] == "looked":
-                with self._lock:
-                    future = self.looks.pop(message["look"])
-                future.set_result(message)
-            else:
-                inbox.put((self, message))
-        with self._lock:
-            looks, self.looks = self.looks, None
-        for future in looks.values():
-            future.set_exception(EOFError())
-        inbox.put((self, None))
-
-    def tell(self, **order):
-        # ValueError: it was closed
-        with contextlib.suppress(OSError, ValueError), self._lock:  # it has gone; its end is in the inbox
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def look(self, **order):
-        """Future of what a worker sees in a photo, or of its check of a request. EOFError when it ended."""
-        future, number = Future(), secrets.token_hex(8)
-        with self._lock:
-            if self.looks is None:
-                raise EOFError
-            self.looks[number] = future
-        self.tell(do="look", look=number, **order)
-        return future
-
-    def end(self):
-        """SIGTERM, then SIGKILL; returns when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
 
 
 class Slots:
@@ -131,13 +62,28 @@ class Slots:
         faults = [slot.fault for slot in self.slots]
         return faults[0] if all(faults) else None
 
-    def look(self, timeout, **order):
-        """What a worker says to a look, or None when there is none that answers in time."""
+    def new_worker(self, inbox):
+        """A worker of the kind that the server was set up for; see process.Worker."""
+        settings = self.settings
+        if settings.workers == "ray":
+            from sonic_ms.serve.actors import ActorWorker
+
+            return ActorWorker(settings, self.files.address, settings.soc, inbox)
+        return Worker(arguments_of(settings), inbox)
+
+    def look(self, timeout, keys, names, options):
+        """What a worker says to a look at files of the store, the photo and perhaps the recording, or None when there
+        is none that answers in time. names: what their sender calls them. Raises Unavailable."""
         worker = next((slot.worker for slot in self.slots if slot.worker and slot.worker.ready), None)
         if worker is None:
             return None
         try:
-            return worker.look(**order).result(timeout)
+            if worker.moves_files:
+                return worker.look(keys=keys, names=names, options=options).result(timeout)
+            with self.folders.look() as folder:
+                paths = [str(self.files.fetch(key, folder)) for key in keys]
+                order = {"image": paths[0], "audio": paths[1] if len(paths) > 1 else None}
+                return worker.look(**order, options=options, names=dict(zip(paths, names))).result(timeout)
         except (EOFError, TimeoutError, FutureTimeout):  # two classes before Python 3.11
             return None
 
@@ -192,7 +138,7 @@ class Slot:
         stopping = self.all.stopping.is_set()
         now = time.monotonic()
         if self.worker is None and now >= self.start_at and not stopping:
-            self.worker = Worker(self.settings, self.inbox)
+            self.worker = self.all.new_worker(self.inbox)
         worker = self.worker
         if worker and worker.ready:
             while self._has_room(worker) and (job := self.jobs.claim(self.all.owner, bool(worker.jobs))):
@@ -213,6 +159,8 @@ class Slot:
     def _begin(self, worker, job):
         worker.jobs[job.id] = job
         self.all.watch("started", job, {})
+        if worker.moves_files:
+            return worker.tell(do="make", of=job, options=job.options, names=job.extra["names"])
         files, folders = self.all.files, self.all.folders
         self.fetching[job.id] = Move(job, lambda: fetch_inputs(files, job, folders.work(job)), self.inbox)
 
@@ -238,17 +186,18 @@ class Slot:
 
     def _hear(self, worker, message):
         if message is None:
-            code = worker.process.wait()
+            how = worker.ended
             self.broken += 1
-            self._drop(f"the process that made the video ended ({_how(code)})", counted=True)
+            self._drop(how, counted=not worker.blameless)
             self.start_at = time.monotonic() + REST[min(self.broken, len(REST)) - 1]
-            self.all.watch("worker_ended", None, {"code": code})
+            self.all.watch("worker_ended", None, {"how": how})
         elif message["is"] == "ready":
             worker.ready, worker.engine = True, message["engine"]
             self.fault = None
         elif message["is"] == "broken":
-            self.fault = {key: message[key] for key in ("code", "message", "status")}
-            log.error("no model: %s", message["message"])
+            before, self.fault = self.fault, {key: message[key] for key in ("code", "message", "status")}
+            if self.fault != before:
+                log.error("no model: %s", message["message"])
         elif job := worker.jobs.get(message["job"]):
             getattr(self, f"_{message['is']}")(worker, job, message)
 
@@ -260,8 +209,10 @@ class Slot:
         worker.jobs.pop(job.id)
         worker.kill_at.pop(job.id, None)
         self.broken = 0
-        made = self.all.folders.work_of(job) / VIDEO
         more = {key: value for key, value in message.items() if key not in ("is", "job")}
+        if worker.moves_files:
+            return self._settle(job, lambda: self._completed(job, more))
+        made = self.all.folders.work_of(job) / VIDEO
         self.storing[job.id] = Move(job, lambda: store_result(self.all.files, job, made) | more, self.inbox)
 
     def _completed(self, job, result):
@@ -328,7 +279,3 @@ class Slot:
                 move.call_off()
             self.unsaid.append((job, self._given_back(job, reason, counted)))
         self._say()
-
-
-def _how(code):
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"

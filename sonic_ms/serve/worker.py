@@ -4,7 +4,9 @@ It keeps one model warm. Lines of JSON come in on stdin and go out on what was s
 end of its server, it ends too. Each job runs in a thread of its own, so that one decodes and encodes while the graphs
 of another run.
 
-in:  {"do": "make", "job", "image", "audio", "output", "options", "names"} | {"do": "cancel", "job"}
+in:  {"do": "make", "job", "image", "audio", "output", "options", "names", "piece": [number, of how many] if not all}
+     {"do": "join", "job", "pieces", "files", "audio", "output", "names"}, after the pieces of one video
+     {"do": "cancel", "job"}
      {"do": "look", "look", "image", "audio" or null, "options", "names"}; names: {path: its sender's name}
 out: {"is": "ready", "engine"} | {"is": "progress", "job", "stage", "done", "total", ...}
      {"is": "done", "job", ...} | {"is": "failed", "job", "code", "message", "status", "again"}
@@ -18,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 
 from sonic_ms.errors import Cancelled, EngineError, SonicError, code_of, http_status, of_the_host
 
@@ -80,23 +83,39 @@ class Making:
             self.lines.say("done", job=job, **done)
 
     def _make(self):
-        from sonic_ms.labels.save import save_video
+        from sonic_ms.labels.save import save_piece, save_video
 
         order, started = self.order, time.monotonic()
+        if order["do"] == "join":
+            return self._join(started)
         self.report("preparing", 0, 1)
         video = self.model.generate(
             order["image"], order["audio"], report=self.report, cancelled=self.cancelled.is_set, **order["options"]
         )
-        self.report("frames", 0, video.n_frames)
-        save_video(video, order["output"], overwrite=True, progress=False, operator=self.operator)
+        found = {}
+        if order.get("piece"):
+            found["pieces"] = asdict(save_piece(video, order["output"], *order["piece"]))
+        else:
+            self.report("frames", 0, video.n_frames)
+            save_video(video, order["output"], overwrite=True, progress=False, operator=self.operator)
+        return found | self._made(video.size, video.fps, video.n_frames, video.notes, video.labels, started)
+
+    def _join(self, started):
+        from sonic_ms.labels.save import Pieces, join_pieces
+
+        order, pieces = self.order, Pieces(**self.order["pieces"])
+        join_pieces(pieces, order["files"], order["audio"], order["output"], overwrite=True, operator=self.operator)
+        return self._made(pieces.size, pieces.fps, pieces.frames, [], pieces, started)
+
+    def _made(self, size, fps, frames, notes, labels, started):
         return {
-            "width": video.size[0] // 2 * 2,
-            "height": video.size[1] // 2 * 2,
-            "fps": video.fps,
-            "frames": video.n_frames,
-            "notes": video.notes,
-            "number": video.labels.number,
-            "watermark": video.labels.watermark,
+            "width": size[0] // 2 * 2,
+            "height": size[1] // 2 * 2,
+            "fps": fps,
+            "frames": frames,
+            "notes": notes,
+            "number": labels.number,
+            "watermark": labels.watermark,
             "c2pa": self.operator.signer is not None,
             "work_seconds": time.monotonic() - started,
         }
@@ -131,7 +150,8 @@ def main():
 
         cert, key = settings["c2pa_cert"], settings["c2pa_key"]
         operator = Operator(settings["producer"], load_signer(cert, key) if cert else None)
-        model = load_model(settings["model"], settings["engine"], settings["bundle"], settings["precision"])
+        named = (settings[name] for name in ("model", "engine", "bundle", "precision", "delta"))
+        model = load_model(*named)
     except Exception as error:
         lines.say("broken", **fault(error))
         return
@@ -139,7 +159,7 @@ def main():
     lines.say("ready", engine=model.generator.engine.info())
     for line in sys.stdin:
         order = json.loads(line)
-        if order["do"] == "make":
+        if order["do"] in ("make", "join"):
             making[order["job"]] = Making(order, model, operator, lines)
         elif order["do"] == "look":
             threading.Thread(target=look, args=(order, model, lines), daemon=True).start()

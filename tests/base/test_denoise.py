@@ -1,5 +1,7 @@
 """The denoising loop with stand-ins for the networks: what each of them is given, how often, and what becomes of it."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -217,3 +219,23 @@ def test_a_long_video_has_more_bytes_than_one_tensor_may(tmp_path, monkeypatch):
     latents = np.ones((5, 4, 6, 6), np.float32)
     Resume(tmp_path / "state", "", latents.shape, 3).save(1, latents)
     assert Resume(tmp_path / "state", "", latents.shape, 3).load()[0] == 1
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_windows_computed_at_once_give_the_same_bytes(overlap):
+    """Threads that end out of order; windows that overlap are added in their order all the same."""
+
+    class Unsteady(Network):
+        def unet(self, sample, *rest):
+            time.sleep(0.02 * (len(self.steps) % 3 == 0))
+            return super().unet(sample, *rest)
+
+    clip, settings = a_clip(11), DenoiseSettings(steps=3, window=4, overlap=overlap, shift_offset=3)
+    alone, together = run(clip, settings), Unsteady()
+    assert np.array_equal(run(clip, settings, together, lanes=3), alone)
+    assert len(together.steps) == 3 * len(windows(11, 4, overlap, 0))
+
+
+def test_what_a_window_keeps_for_another_is_not_spread():
+    with pytest.raises(UsageError, match="guidance_reuse 2 keep"):
+        run(a_clip(5), DenoiseSettings(steps=2, window=4, guidance_reuse=2), lanes=2)

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 from sonic_ms.serve.app import create_app
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.files import Folders
@@ -48,19 +48,24 @@ class Client(TestClient):
             time.sleep(0.02)
         raise AssertionError(f"never {states}: {video}")
 
+    def until_ready(self, timeout):
+        end = time.monotonic() + timeout
+        while (answer := self.get("/readyz")).status_code != 200:
+            assert time.monotonic() < end, answer.text
+            time.sleep(0.02)
+
     @property
     def service(self):
         return self.app.state.service
 
 
 @contextlib.contextmanager
-def client_of(folder, local=True, **settings):
+def client_of(folder, local=True, wait=20, **settings):
+    """wait: seconds for the worker to be ready; 0 not to wait."""
     app = create_app(Settings(data=folder, local=local, **settings))
     with Client(app, base_url="http://localhost", raise_server_exceptions=False) as client:
-        end = time.monotonic() + 20
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        if wait:
+            client.until_ready(wait)
         yield client
 
 
@@ -110,7 +115,7 @@ def place(request):
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Function (settings) -> context manager of a Client of a service with the worker that pretends."""
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
 
     def make(folder=tmp_path / "data", **settings):
         return client_of(folder, **settings)

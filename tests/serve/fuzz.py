@@ -19,7 +19,7 @@ import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 from sonic_ms.serve.app import create_app
 from sonic_ms.serve.settings import Settings
 
@@ -36,7 +36,7 @@ FORM = (
 @contextlib.contextmanager
 def served(folder):
     """(url, Service) of a server in a thread, with the worker that pretends."""
-    slots.WORKER = FAKE
+    process.WORKER = FAKE
     app = create_app(Settings(data=Path(folder)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -9,7 +9,7 @@ import pytest
 from sonic_ms.cli import main
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.media.video import probe
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 
@@ -39,7 +39,7 @@ def test_videos_of_a_list(tmp_path, capsys):
 
 
 def test_what_fails_is_told_and_the_rest_is_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
     path = write(tmp_path, {"output": "a.mp4"}, {"output": "b.mp4", "seed": 3}, {"output": "c.mp4"})
     code, report = batch(path, tmp_path)
     assert code == 5 and "line 2: no face found" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import uvicorn
 from PIL import Image
 
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 from sonic_ms.serve.app import create_app
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.files import Folders
@@ -100,7 +100,7 @@ def serving(folder, port=0, **settings):
 @pytest.fixture
 def pretending(tmp_path, monkeypatch):
     """Address of a service whose worker pretends."""
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
     with serving(tmp_path / "data") as (url, _):
         yield url
 
@@ -291,7 +291,7 @@ def test_a_receiver_that_is_offline_catches_up(visit, pretending):
 
 
 def test_a_server_that_comes_again_goes_on_where_it_was(visit, tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
     with serving(tmp_path / "data") as (url, port):
         page = visit(url)
         fill(page, BRIEF)
@@ -303,7 +303,7 @@ def test_a_server_that_comes_again_goes_on_where_it_was(visit, tmp_path, monkeyp
 
 
 def test_what_is_sent_while_the_model_loads_is_made_later(visit, tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "WORKER", ("sh", "-c", 'sleep 4; exec "$0" "$@"', *FAKE))
+    monkeypatch.setattr(process, "WORKER", ("sh", "-c", 'sleep 4; exec "$0" "$@"', *FAKE))
     with serving(tmp_path / "data") as (url, _):
         page = visit(url)
         page.set_input_files("#photo-file", DEMO_IMAGE)
@@ -351,7 +351,7 @@ def test_a_job_that_fails_says_why_in_the_language_of_the_page(visit, pretending
 
 
 def test_a_service_with_keys_and_consent_asks_for_both(visit, tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "WORKER", FAKE)
+    monkeypatch.setattr(process, "WORKER", FAKE)
     database = Database(Folders(tmp_path / "data").data)
     key = Tenants(database).add_key("a", ("read", "create", "delete"))
     database.close()
