@@ -22,7 +22,7 @@ async def from_request(request, service, caller, key=None):
 def from_fields(request, service, caller, key, fields):
     """The same, of fields that were read already. Blocks."""
     wanted = forms.wanted(fields, service.settings, service.model)
-    _allowed(service, caller, wanted)
+    check_allowed(service, caller, wanted)
     uploads, stored = {}, []
     try:
         for param, kind in forms.FILES.items():
@@ -45,7 +45,7 @@ def from_fields(request, service, caller, key, fields):
     return job, new
 
 
-def _allowed(service, caller, wanted):
+def check_allowed(service, caller, wanted):
     """Problem for what this caller may not ask for."""
     settings = service.settings
     if settings.needs_consent and not wanted.consent:
