@@ -49,9 +49,13 @@ async def _first(socket):
     try:
         text = await asyncio.wait_for(socket.receive_text(), FIRST)
     except asyncio.TimeoutError:
-        raise Problem(408, "no_message", f"no message came within {FIRST:g} s; the first one says what is wanted") from None
+        raise Problem(
+            408, "no_message", f"no message came within {FIRST:g} s; the first one says what is wanted"
+        ) from None
     except KeyError:
-        raise Problem(422, "usage_error", "the first message is bytes; expected JSON that says what is wanted") from None
+        raise Problem(
+            422, "usage_error", "the first message is bytes; expected JSON that says what is wanted"
+        ) from None
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -71,7 +75,9 @@ def _caller(service, socket, said):
         caller = service.local_caller
     else:
         key = said.get("key")
-        caller = service.tenants.caller(f"Bearer {key}" if isinstance(key, str) else socket.headers.get("authorization"))
+        caller = service.tenants.caller(
+            f"Bearer {key}" if isinstance(key, str) else socket.headers.get("authorization")
+        )
     service.rate(caller)
     if "create" not in caller.scopes:
         raise Problem(403, "missing_scope", f"the key may not create; it may {', '.join(caller.scopes)}")

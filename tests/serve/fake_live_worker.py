@@ -18,6 +18,8 @@ if Path(order["image"]).read_bytes().startswith(b"broken"):
 else:
 
     def open_session(microphone):
-        return LiveSession(PlainSpeaker(), lambda square, index: square, (4, 4), "0" * 32, order["look_ahead"], microphone)
+        return LiveSession(
+            PlainSpeaker(), lambda square, index: square, (4, 4), "0" * 32, order["look_ahead"], microphone
+        )
 
     asyncio.run(_serve(create_app(open_session, 1, order["producer"]), order["socket"], MOST_MESSAGE, lines))
