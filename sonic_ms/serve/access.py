@@ -9,7 +9,6 @@ from sonic_ms.serve.problems import Problem
 from sonic_ms.serve.service import Service
 from sonic_ms.serve.tenants import Caller
 
-
 LOCAL_HOSTS = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.I)
 
 
