@@ -100,7 +100,8 @@ def settings_of(args, local):
         raise UsageError(f"--max-audio-seconds is {args.max_audio_seconds}; expected a positive number")
     return Settings(
         data=Path(args.data).expanduser(), model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine,
-        precision=args.precision, slots=args.slots, lanes=args.lanes, live_sessions=args.live_sessions, local=local, producer=args.producer,
+        precision=args.precision, slots=args.slots, lanes=args.lanes, live_sessions=args.live_sessions, local=local,
+        producer=args.producer,
         c2pa_cert=args.c2pa_cert, c2pa_key=args.c2pa_key, visible_label=args.visible_label,
         needs_consent=args.consent is not None, max_audio_seconds=args.max_audio_seconds,
         max_storage=args.max_storage * MB, keep_results=args.keep_days * 86400,
