@@ -32,8 +32,9 @@ async def live(socket: WebSocket):
         caller = await asyncio.to_thread(_caller, service, socket, said)
         wanted, upload = await asyncio.to_thread(_wanted, service, caller, said)
         way, look_ahead = said.get("way", "stream"), said.get("look_ahead", 0.2)
+        address = _address(way, said)
         async with service.live.open(caller, upload, way, wanted.options, look_ahead, wanted.consent) as path:
-            await _bridge(socket, path, _address(way, said))
+            await _bridge(socket, path, address)
     except WebSocketDisconnect:
         return
     except Exception as error:
@@ -97,9 +98,14 @@ def _wanted(service, caller, said):
 
 
 def _address(way, said):
+    """Where the session's own server serves it. Problem."""
     if way == "call":
         return "/call"
-    return "/stream?" + urlencode({"rate": said.get("rate", 16000), "microphone": said.get("microphone", False)})
+    wanted = {"rate": said.get("rate", 16000), "microphone": said.get("microphone", False)}
+    for name, kind in (("rate", int), ("microphone", bool)):
+        if type(wanted[name]) is not kind:
+            raise Problem(422, "usage_error", f"{name} is {str(wanted[name])[:80]!r}; see docs/live.md", name)
+    return "/stream?" + urlencode(wanted)
 
 
 async def _bridge(socket, path, address):

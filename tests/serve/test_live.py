@@ -155,6 +155,8 @@ def test_one_session_too_many_is_refused(client):
         ({"options": 3}, "usage_error"),
         ({"options": {"no_such": 1}}, "usage_error"),
         ({"options": {"dynamic_scale": "x"}}, "usage_error"),
+        ({"rate": "fast"}, "usage_error"),
+        ({"microphone": 1}, "usage_error"),
         ({"image": "upl_unknown"}, "not_found"),
         ({"image": None}, "not_found"),
     ],
