@@ -33,7 +33,14 @@ EXTRAS = {
     "agents": ["pipecat-ai>=1.14", "livekit-agents>=1.8"],  # integrations/
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
     "cluster": ["psycopg[binary]>=3.2", "boto3>=1.36"],  # serve on several machines
-    "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.12", "prometheus-client>=0.20", "limits>=3.7"],
+    "serve": [
+        "fastapi>=0.115",
+        "uvicorn>=0.30",
+        "python-multipart>=0.0.12",
+        "prometheus-client>=0.20",
+        "limits>=3.7",
+        "websockets>=13",
+    ],
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9

@@ -17,7 +17,7 @@ HEADER = struct.Struct("<IId")  # index; bytes of sound that follow; seconds of 
 QUALITY = 85  # of the JPEG
 
 
-def hello(session: LiveSession) -> dict[str, Any]:
+def hello(session: LiveSession, producer: str = aigc.DEFAULT_PRODUCER) -> dict[str, Any]:
     """First message of the server; the label says that what follows is generated."""
     return {
         "type": "hello",
@@ -26,7 +26,7 @@ def hello(session: LiveSession) -> dict[str, Any]:
         "fps": FPS,
         "sample_rate": SAMPLE_RATE,
         "look_ahead": session.look_ahead / FPS,
-        aigc.KEY: aigc.first(aigc.DEFAULT_PRODUCER, session.number).text(),
+        aigc.KEY: aigc.first(producer, session.number).text(),
     }
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse
 
 from sonic_ms.errors import ResourceError, SonicError, UsageError
+from sonic_ms.labels.aigc import DEFAULT_PRODUCER
 from sonic_ms.live.feed import Feed
 from sonic_ms.live.protocol import hello, pack, problem
 from sonic_ms.live.session import LiveSession
@@ -27,8 +28,9 @@ log = logging.getLogger("sonic_ms.live")
 Open = Callable[[bool], LiveSession]  # (whether the sound comes from a microphone) -> a session
 
 
-def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
-    """The application. open_session is called in a thread of its own for every connection."""
+def create_app(open_session: Open, most_sessions: int = 3, producer: str = DEFAULT_PRODUCER) -> FastAPI:
+    """The application. open_session is called in a thread of its own for every connection.
+    producer: who is named in the label."""
     app = FastAPI(title="sonic-ms live", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.sessions = 0
 
@@ -74,7 +76,7 @@ def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
             session = await _opened(socket, open_session, microphone)
             feed = Feed(session, pack)
             try:
-                await socket.send_json(hello(session))
+                await socket.send_json(hello(session, producer))
                 await _first_of(_listen(socket, session, rate), _send(socket, feed))
             finally:
                 await feed.close()
@@ -88,7 +90,7 @@ def create_app(open_session: Open, most_sessions: int = 3) -> FastAPI:
             session = await _opened(socket, open_session, True)
             one = Call(session)
             try:
-                await socket.send_json(hello(session))
+                await socket.send_json(hello(session, producer))
                 sdp = _read(await socket.receive_text()).get("sdp")
                 await socket.send_json({"type": "answer", "sdp": await one.answer(str(sdp))})
                 await _first_of(_listen(socket, session, 16000), one.finished())

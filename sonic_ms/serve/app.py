@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from sonic_ms import __version__
 from sonic_ms.errors import SonicError
 from sonic_ms.pipeline import model_of
-from sonic_ms.serve import health, page_files, sync, talks, upload_routes, videos
+from sonic_ms.serve import health, live_routes, page_files, sync, talks, upload_routes, videos
+from sonic_ms.serve.access import foreign
 from sonic_ms.serve.problems import Problem, answer, of_error
 from sonic_ms.serve.service import Service
 
@@ -32,7 +33,6 @@ HEADERS = {
     "frame-ancestors 'none'",
 }
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
-LOCAL_HOSTS = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.I)
 
 
 def create_app(settings):
@@ -53,7 +53,7 @@ def create_app(settings):
         description="One portrait and one recording of speech become a talking video.",
     )  # fmt: skip
     app.state.service = service
-    for module in (sync, videos, talks, upload_routes, health, page_files):
+    for module in (sync, videos, talks, upload_routes, live_routes, health, page_files):
         app.include_router(module.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(SonicError, _problem)
@@ -108,7 +108,7 @@ class Outermost:
             await send(message)
 
         try:
-            if problem := self._foreign(given):
+            if problem := foreign(self.service.settings, given):
                 await answer(problem, scope["path"])(scope, receive, sending)
             else:
                 await self.app(scope, receive, sending)
@@ -121,15 +121,3 @@ class Outermost:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.service.answered(method, route, status, time.perf_counter() - started, request_id)
-
-    def _foreign(self, headers):
-        """Without keys only this machine's own pages may ask: a page from elsewhere, or a name that was made to lead
-        here, is refused."""
-        if not self.service.settings.local:
-            return None
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not LOCAL_HOSTS.fullmatch(host):
-            return Problem(421, "wrong_host", f"host {host[:80]!r} is not this machine; without keys only it is served")
-        if origin and origin.split("://")[-1].lower() != host.lower():
-            return Problem(403, "foreign_origin", "a page from elsewhere asks; without keys only our own page may")
-        return None

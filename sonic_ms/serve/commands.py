@@ -32,6 +32,8 @@ def serve_arguments(parser):
     add("--soc", metavar="CHIP",
         help="with --workers ray: chip of which each worker gets one, by the label soc of Ray's nodes (default: what "
         "--bundle was built for)")  # fmt: skip
+    add("--live-sessions", type=int, default=1, metavar="N",
+        help="faces that speak at once, a process each; see docs/live.md (default: 1, 0: none)")  # fmt: skip
     add("--visible-label", choices=("en", "zh"), default="en",
         help="language of the label in the picture of requests that do not say (default: en)")  # fmt: skip
     add("--consent", metavar="FILE", help="text that each request has to agree to with consent=true")
@@ -103,14 +105,14 @@ def settings_of(args, local):
     from sonic_ms.serve.settings import Settings
 
     operator_of(args)  # a wrong producer, certificate or key is told now
-    _at_least(args, slots=1, lanes=1, max_storage=1, keep_days=0, keep_inputs_hours=0)
+    _at_least(args, slots=1, lanes=1, live_sessions=0, max_storage=1, keep_days=0, keep_inputs_hours=0)
     if not args.max_audio_seconds > 0:
         raise UsageError(f"--max-audio-seconds is {args.max_audio_seconds}; expected a positive number")
     return Settings(
         data=Path(args.data).expanduser(), database=args.database, files=args.files,
         model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine, precision=args.precision,
         workers=args.workers, ray_address=args.ray_address, soc=_chip(args), slots=args.slots, lanes=args.lanes,
-        local=local, producer=args.producer,
+        live_sessions=args.live_sessions, local=local, producer=args.producer,
         c2pa_cert=args.c2pa_cert, c2pa_key=args.c2pa_key, visible_label=args.visible_label,
         needs_consent=args.consent is not None, max_audio_seconds=args.max_audio_seconds,
         max_storage=args.max_storage * MB, keep_results=args.keep_days * 86400,

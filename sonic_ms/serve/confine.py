@@ -9,13 +9,14 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 MAX_FILE = 8 << 30  # bytes of one file
 
 
-def confine(settings):
-    """Limit this process, before it has threads. settings: {"memory": bytes of address space or None}."""
+def confine(settings, network=False):
+    """Limit this process, before it has threads. settings: {"memory": bytes of address space or None}. network: it
+    keeps what it has of one."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit(resource.RLIMIT_FSIZE, MAX_FILE)
     if settings["memory"]:
         _limit(resource.RLIMIT_AS, settings["memory"])
-    if not without_network():
+    if not network and not without_network():
         print("the worker may not give up its network; a container without one does the same", file=sys.stderr)
 
 

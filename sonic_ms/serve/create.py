@@ -24,7 +24,7 @@ async def from_request(request, service, caller, key=None):
 def from_fields(request, service, caller, key, fields):
     """The same, of fields that were read already. Blocks."""
     wanted = forms.wanted(fields, service.settings, service.model)
-    _allowed(service, caller, wanted)
+    check_allowed(service, caller, wanted)
     if key and (before := idempotency.hold(service.database, caller.tenant, key)):
         digests = [_digest(service, caller, wanted, param) for param in forms.FILES]
         return idempotency.made_before(
@@ -70,7 +70,7 @@ def _digest(service, caller, wanted, param):
     return digest.hexdigest()
 
 
-def _allowed(service, caller, wanted):
+def check_allowed(service, caller, wanted):
     """Problem for what this caller may not ask for."""
     settings = service.settings
     if settings.needs_consent and not wanted.consent:

@@ -112,13 +112,7 @@ def wanted(fields, settings, model):
     values = dict(fields) | from_texts(kind, texts)
     values |= _openai(other, values, kind)
     values.setdefault("max_audio_seconds", settings.max_audio_seconds)
-    if "visible_label" not in values:
-        values["visible_label"] = settings.visible_label
-    try:
-        options = parse(kind, values, "options", owners(all_options(), model))
-    except UsageError as error:
-        found = re.match(r"options: (?:unknown keys ')?(\w+)", str(error))
-        raise Problem(422, "usage_error", str(error), found[1] if found else None) from error
+    options = _options(values, settings, model)
     if options.max_audio_seconds > settings.max_audio_seconds:
         raise Problem(422, "usage_error", f"max_audio_seconds is {options.max_audio_seconds:g}; this service takes at "
                       f"most {settings.max_audio_seconds:g}", "max_audio_seconds")  # fmt: skip
@@ -127,6 +121,23 @@ def wanted(fields, settings, model):
         _metadata(other["metadata"]), _text(other["webhook_url"], "webhook_url") or None,
         _truth(other["consent"]),
     )  # fmt: skip
+
+
+def wanted_live(options, consent, settings, model):
+    """Wanted, without files, of the options of a live session: texts or values. Raises Problem."""
+    values = options | from_texts(MODELS[model].Options, {k: v for k, v in options.items() if isinstance(v, str)})
+    checked = _options(values, settings, model)
+    return Wanted(checked.model_dump(mode="json", exclude_unset=True), {}, consent=_truth(consent))
+
+
+def _options(values, settings, model):
+    """The model's Options, labelled as the service does it unless they say. Raises Problem."""
+    values.setdefault("visible_label", settings.visible_label)
+    try:
+        return parse(MODELS[model].Options, values, "options", owners(all_options(), model))
+    except UsageError as error:
+        found = re.match(r"options: (?:unknown keys ')?(\w+)", str(error))
+        raise Problem(422, "usage_error", str(error), found[1] if found else None) from error
 
 
 def _file(value, param):

@@ -56,6 +56,7 @@ class _Now:
         yield _gauge(
             "sonic_ms_storage_bytes", "Bytes of uploads and results", sum(storage.used(self.service.database).values())
         )
+        yield _gauge("sonic_ms_live_sessions", "Faces that speak now", self.service.live.count())
         yield _gauge("sonic_ms_workers_ready", "Workers with a loaded model", self.service.slots.ready)
         info = GaugeMetricFamily("sonic_ms_build_info", "What runs here", labels=("version", "model"))
         info.add_metric((__version__, self.service.model), 1)

@@ -10,6 +10,7 @@ import uvicorn
 from sonic_ms.errors import OutputError
 from sonic_ms.serve import logs
 from sonic_ms.serve.app import create_app
+from sonic_ms.serve.live_routes import MOST_MESSAGE
 
 KEEP_OPEN = 5  # seconds for answers that are on their way, when the server ends
 
@@ -19,7 +20,8 @@ def run(settings, host, port):
     logs.set_up()
     app = create_app(settings)
     config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-                            timeout_graceful_shutdown=KEEP_OPEN, proxy_headers=False)  # fmt: skip
+                            timeout_graceful_shutdown=KEEP_OPEN, proxy_headers=False,
+                            ws_max_size=MOST_MESSAGE)  # fmt: skip
     listening = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.model} at http://{name}:{listening.getsockname()[1]}", flush=True)

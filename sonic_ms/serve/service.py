@@ -20,6 +20,7 @@ from sonic_ms.serve.events import Follower, Hub
 from sonic_ms.serve.files import Folders, discard, open_files, result_key, upload_key
 from sonic_ms.serve.janitor import Janitor
 from sonic_ms.serve.jobs import Jobs
+from sonic_ms.serve.live_sessions import LiveSessions
 from sonic_ms.serve.metrics import Metrics
 from sonic_ms.serve.problems import Problem
 from sonic_ms.serve.slots import Slots
@@ -50,6 +51,7 @@ class Service:
         self.follower = Follower(self.database, self.hub)
         self.making = CapacityLimiter(MAKING)
         self.slots = Slots(settings, self.jobs, self.folders, self.files, self.watch)
+        self.live = LiveSessions(self, settings.live_sessions)
         self.metrics = Metrics(self)
         self.sender = webhooks.Sender(
             self.database, self.tenants.webhook_secret, settings.private_webhooks, settings.webhook_pauses,
@@ -114,7 +116,7 @@ class Service:
         limits, tenant = caller.limits, caller.tenant
         waiting = connection.execute(
             "SELECT count(*) AS n FROM jobs WHERE tenant = ? AND state IN ('queued', 'in_progress')", (tenant,)
-        ).fetchone()["n"]
+        ).fetchone()["n"] + self.live.count(tenant)
         if waiting >= limits.queued:
             raise Problem(429, "too_many_jobs", f"{waiting} jobs wait or run, which is the limit; wait for one to end")
         row = connection.execute("SELECT * FROM usage WHERE tenant = ? AND day = ?", (tenant, today())).fetchone()
@@ -122,6 +124,11 @@ class Service:
         if seconds > limits.video_seconds_a_day:
             raise Problem(429, "daily_limit", f"{limits.video_seconds_a_day:g} seconds of video a day are the limit; "
                           "go on tomorrow", headers={"Retry-After": "3600"})  # fmt: skip
+
+    def check_quota(self, caller, frames):
+        """Problem 429 for a tenant that may not make so many frames more."""
+        with self.database.transaction() as connection:
+            self._quota(connection, caller, frames)
 
     def check(self, image, audio, options):
         """How many frames a request will give, None when no worker could look. Problem for what it could not make."""
@@ -215,15 +222,20 @@ class Service:
         """Usage and audit of a job that ends, in the same transaction."""
         result = job.result
         seconds = result["frames"] / result["fps"] if result else 0
+        self.use(connection, job.tenant, seconds, result.get("work_seconds", 0))
+        if job.state == "completed":
+            storage.count(connection, job.tenant, results=result["bytes"])
+        audit.append(connection, job.tenant, "service", f"job.{job.state}", job.id, sha256=result.get("sha256"))
+
+    @staticmethod
+    def use(connection, tenant, video_seconds, work_seconds):
+        """One more job in the usage of a tenant."""
         connection.execute(
             "INSERT INTO usage VALUES (?, ?, 1, ?, ?) ON CONFLICT (tenant, day) DO UPDATE SET jobs = usage.jobs + 1, "
             "video_seconds = usage.video_seconds + excluded.video_seconds, "
             "work_seconds = usage.work_seconds + excluded.work_seconds",
-            (job.tenant, today(), seconds, result.get("work_seconds", 0)),
+            (tenant, today(), video_seconds, work_seconds),
         )
-        if job.state == "completed":
-            storage.count(connection, job.tenant, results=result["bytes"])
-        audit.append(connection, job.tenant, "service", f"job.{job.state}", job.id, sha256=result.get("sha256"))
 
     def watch(self, event, job, more):
         """What the slots tell: for metrics and the log."""

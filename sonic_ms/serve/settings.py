@@ -27,6 +27,7 @@ class Settings:
     soc: str | None = None  # chip that a worker needs, by the label of Ray's nodes
     slots: int = 1
     lanes: int = 2  # jobs that a slot's worker makes at once: one decodes and encodes while another's graphs run
+    live_sessions: int = 1  # faces that speak at once, a process each, besides the slots
     local: bool = True
     producer: str = DEFAULT_PRODUCER
     c2pa_cert: str | None = None  # files that sign a manifest

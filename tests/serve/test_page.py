@@ -252,6 +252,52 @@ def test_a_photo_without_a_face_and_a_file_that_is_none(visit, server, tmp_path)
     assert "me.wav" in page.locator("#voice-error .detail").inner_text()
 
 
+FRAMES_SEEN = """() => {
+  window.seen = new Set();
+  const video = document.getElementById("live-face"), canvas = document.createElement("canvas");
+  const keep = () => {
+    canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    window.seen.add(canvas.toDataURL());
+    video.requestVideoFrameCallback(keep);
+  };
+  video.requestVideoFrameCallback(keep);
+}"""
+
+
+def test_the_face_speaks_while_one_speaks_and_a_closed_dialog_ends_it(visit, server):
+    page = visit(server.url)
+    page.set_default_timeout(90 * SECOND)
+    page.click("#live-open")
+    assert page.inner_text("#photo-error")  # without a photo
+    page.set_input_files("#photo-file", DEMO_IMAGE)
+    page.wait_for_selector(".face")
+    page.click("#live-open")
+    page.evaluate(FRAMES_SEEN)
+    page.click("#live-microphone")
+    page.wait_for_selector("#live-status[data-t='live.speaking']")
+    end = time.monotonic() + 60
+    while page.evaluate("window.seen.size") < 10:
+        assert time.monotonic() < end
+        page.wait_for_timeout(100)
+    assert not page.inner_text("#live-error") and live_workers()
+    page.click("#live-interrupt")
+    page.click("#live-close")
+    end = time.monotonic() + 2
+    while live_workers():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def live_workers():
+    """Command lines of the processes of live sessions."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return [one for one in found if b"serve.live_worker" in one]
+
+
 def test_a_job_survives_a_reload_and_another_tab_cancels_it(visit, pretending):
     page = visit(pretending)
     fill(page, SLOW)

@@ -21,14 +21,14 @@ export function onMissingKey(ask) {
   askKey = ask;
 }
 
-export function hasKey() {
-  return Boolean(sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY));
+export function knownKey() {
+  return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
 }
 
 /** A Response of success. Throws Problem. */
 export async function request(method, path, { body, headers = {}, signal } = {}) {
   for (;;) {
-    const key = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
+    const key = knownKey();
     const sent = key ? { ...headers, Authorization: `Bearer ${key}` } : headers;
     let answer;
     try {
@@ -89,7 +89,7 @@ async function* events(body) {
 /** Address of a video for <video> and for saving. With a key the bytes are fetched, since neither sends one. */
 export async function contentAddress(id, download) {
   const path = `v1/videos/${id}/content${download ? "?download=true" : ""}`;
-  if (!hasKey()) return path;
+  if (!knownKey()) return path;
   return URL.createObjectURL(await (await request("GET", path)).blob());
 }
 

@@ -2,6 +2,7 @@
 
 import { json, onMissingKey, pause, Problem, request, wishNumber } from "./api.js";
 import { changed, rewriteJobs, startJobs } from "./jobs.js";
+import { startLive } from "./live.js";
 import { chosenOptions, startOptions } from "./options.js";
 import { chosenPhoto, complainPhoto, startPhoto, takePhoto } from "./photo.js";
 import { language, preferred, say, showProblem, speak } from "./texts.js";
@@ -23,6 +24,7 @@ async function start() {
   startPhoto();
   startVoice();
   startDrop();
+  startLive(agreed);
   startJobs();
   find("make").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -117,7 +119,10 @@ async function make(consent = false) {
     await changed(job);
     say(find("news"), "news.accepted");
   } catch (problem) {
-    if (problem.code === "needs_consent") return askConsent(problem.body.policy_text);
+    if (problem.code === "needs_consent") {
+      if (await agreed(problem.body.policy_text)) await make(true);
+      return;
+    }
     place(problem);
   } finally {
     find("submit").disabled = false;
@@ -147,9 +152,10 @@ function place(problem) {
   else showProblem(find("make-error"), problem);
 }
 
-async function askConsent(policy) {
+/** Whether the user agrees to what the service asks for. */
+async function agreed(policy) {
   find("consent-text").textContent = policy;
-  if ((await dialog("consent")) === "yes") await make(true);
+  return (await dialog("consent")) === "yes";
 }
 
 start();
