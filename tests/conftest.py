@@ -59,6 +59,21 @@ def _unshare():
         raise PermissionError("this system lets no process give up its network")
 
 
+def _docker_compose():
+    if not shutil.which("docker-compose"):
+        raise FileNotFoundError("no command docker-compose; apt-get install --no-install-recommends docker-compose")
+
+
+def _systemd_analyze():
+    if not shutil.which("systemd-analyze"):
+        raise FileNotFoundError("no command systemd-analyze; apt-get install systemd")
+
+
+def _clamd():
+    if not shutil.which("clamd"):
+        raise FileNotFoundError("no command clamd; apt-get install --no-install-recommends clamav-daemon")
+
+
 def _pipecat():
     import pipecat.pipeline.pipeline  # noqa: F401
 
@@ -81,6 +96,9 @@ NEEDS = {  # scripts/test installs them; each raises without it
     "chromium": _chromium,
     "recordings": _recordings,
     "unshare": _unshare,
+    "docker-compose": _docker_compose,
+    "systemd-analyze": _systemd_analyze,
+    "clamd": _clamd,
     "pipecat": _pipecat,
     "livekit": _livekit,
     "postgresql": _postgresql,

@@ -12,7 +12,7 @@ from sonic_ms.cli import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/**/*.md")])
-FOLDERS = ("bench/", "configs/", "convert/", "docs/", "scripts/", "sonic_ms/", "tests/", "tools/", ".ci/")
+FOLDERS = ("bench/", "configs/", "convert/", "deploy/", "docs/", "scripts/", "sonic_ms/", "tests/", "tools/", ".ci/")
 SOURCE = (".py", ".sh", ".yaml", ".md")  # what is named with one of these is a file of the repository
 THEIRS = ("set_env.sh", "aclnnConvolution.md", "docs/zh/")  # files of CANN and of its sources
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
