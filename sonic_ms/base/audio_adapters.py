@@ -5,11 +5,10 @@ from mindspore import nn, ops
 from sonic_ms.nn.groups import columns, rows, shrink
 from sonic_ms.nn.portable import LayerNorm, silu
 
-
-UNITS = {
-    "first": rows("proj1.weight", "proj1.bias") + columns("proj2.weight"),
-    "second": rows("proj2.weight", "proj2.bias") + columns("proj3.weight"),
-}  # inner channels of both networks
+UNITS = (  # inner channels of both networks
+    ("first", rows("proj1.weight", "proj1.bias") + columns("proj2.weight")),
+    ("second", rows("proj2.weight", "proj2.bias") + columns("proj3.weight")),
+)
 
 
 class Audio2Token(nn.Cell):

@@ -17,11 +17,11 @@ ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
 class Layer(nn.Cell):
     """Pre-norm transformer layer: (n, tokens, c) -> the same."""
 
-    UNITS = {
-        "heads": rows(*[f"{one}_proj.{part}" for one in "qkv" for part in ("weight", "bias")])
-        + columns("out_proj.weight"),
-        "inner": rows("fc1.weight", "fc1.bias") + columns("fc2.weight"),
-    }
+    PROJECTED = rows(*[f"{one}_proj.{part}" for one in "qkv" for part in ("weight", "bias")])
+    UNITS = (
+        ("heads", PROJECTED + columns("out_proj.weight")),
+        ("inner", rows("fc1.weight", "fc1.bias") + columns("fc2.weight")),
+    )
 
     def __init__(self, config, max_scores):
         super().__init__()

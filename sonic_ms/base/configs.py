@@ -1,6 +1,6 @@
 """Sizes of the networks of sonic-base, as saved beside their weights. Importing this needs no MindSpore.
 
-kept: numbers of heads and inner channels that are left where some were cut, see nn/groups.py; empty for a whole network.
+kept: numbers of heads and inner channels that are left where some were cut, see nn/groups.py; empty for whole networks.
 """
 
 from dataclasses import dataclass, field

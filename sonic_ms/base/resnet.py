@@ -21,7 +21,7 @@ class SpatialResBlock(nn.Cell):
     What lies between the convolutions goes by groups of their normalisation: the statistics of the others stay.
     """
 
-    UNITS = {"norm2.groups": INNER + columns("conv2.weight")}
+    UNITS = (("norm2.groups", INNER + columns("conv2.weight")),)
 
     def __init__(self, channels_in, channels_out, embedding, epsilon):
         super().__init__()
@@ -47,10 +47,8 @@ class SpatialResBlock(nn.Cell):
 class TemporalResBlock(nn.Cell):
     """The same with convolutions over time and statistics over the whole clip; returns what is to be added to x."""
 
-    UNITS = {
-        "norm2.groups": rows(*[m.name.replace("conv1.", "conv1.conv.") for m in INNER])
-        + columns("conv2.conv.weight", repeats=3)  # of three frames
-    }
+    THREE_FRAMES = columns("conv2.conv.weight", repeats=3)
+    UNITS = (("norm2.groups", rows(*[m.name.replace("conv1.", "conv1.conv.") for m in INNER]) + THREE_FRAMES),)
 
     def __init__(self, channels, embedding, epsilon):
         super().__init__()

@@ -102,7 +102,7 @@ class UNetContext(nn.Cell):
 class FeedForward(nn.Cell):
     """GEGLU: half of the expansion gates the other half. (..., c) -> (..., c)"""
 
-    UNITS = {"inner": rows("expand.weight", "expand.bias", repeats=2) + columns("reduce.weight")}
+    UNITS = (("inner", rows("expand.weight", "expand.bias", repeats=2) + columns("reduce.weight")),)
 
     def __init__(self, channels):
         super().__init__()
@@ -118,7 +118,7 @@ class FeedForward(nn.Cell):
 class SelfAttention(nn.Cell):
     """Attention over h*w tokens of each frame: (n, h*w, c) -> the same."""
 
-    UNITS = {"heads": rows("to_q.weight", "to_k.weight", "to_v.weight") + columns("to_out.weight")}
+    UNITS = (("heads", rows("to_q.weight", "to_k.weight", "to_v.weight") + columns("to_out.weight")),)
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()
@@ -161,7 +161,7 @@ class CrossAttention(nn.Cell):
     With a single CLIP token the softmax over it is 1, so its attention is its value, for every query.
     """
 
-    UNITS = {"heads": rows("to_q.weight") + columns("to_out.weight")}  # and rows of its context, see SonicUNet
+    UNITS = (("heads", rows("to_q.weight") + columns("to_out.weight")),)  # and rows of its context, see SonicUNet
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()

@@ -1,6 +1,6 @@
 """What can be cut out of a network alone: heads of an attention, inner channels of two layers, groups of a norm.
 
-A Cell that has such units says so in UNITS: {attribute with their number: the weights they are made of}. The numbers
+A Cell that has such units says so in UNITS: (attribute with their number, the weights they are made of). The numbers
 that are left are in a network's config (`kept`, see `shrink`); which ones they were is told by the weights alone.
 """
 
@@ -44,9 +44,9 @@ def groups_of(cell):
     """{"layers.0.heads": Group} of every unit in a Cell, named as its parameters are."""
     found = {}
     for path, inner in cell.cells_and_names():
-        prefix, units = f"{path}." if path else "", getattr(type(inner), "UNITS", {})
+        prefix, units = f"{path}." if path else "", getattr(type(inner), "UNITS", ())
         parameters = {name for name, _ in inner.parameters_and_names()} if units else ()
-        for key, members in units.items():
+        for key, members in units:
             own = tuple(replace(m, name=prefix + m.name) for m in members if m.name in parameters)
             found[prefix + key] = Group(_get(inner, key), own)
     for name, members in cell.shared_members().items() if hasattr(cell, "shared_members") else ():
@@ -69,7 +69,7 @@ def shrink(cell, kept):
     for name, count in kept.items():
         group = groups.get(name)
         if group is None or not 1 <= count <= group.count:
-            has = f"1 to {group.count}" if group else f"one of {len(groups)} groups, such as {next(iter(groups), 'none')}"
+            has = f"1 to {group.count}" if group else f"a group of this network, such as {next(iter(groups))}"
             raise WeightsError(f"kept: {name} is {count}; expected {has}")
         for path, axis in dict.fromkeys((m.name.rpartition(".")[0], m.axis) for m in group.members):
             _resize(cell, path, axis, count, group.count)

@@ -14,11 +14,11 @@ MAX_SCORES = 1 << 27  # of one block of attention: a chunk of 30 s has a tenth
 class Layer(nn.Cell):
     """Pre-norm transformer layer: (n, tokens, c) -> the same. The keys have no bias."""
 
-    UNITS = {
-        "heads": rows("q_proj.weight", "q_proj.bias", "k_proj.weight", "v_proj.weight", "v_proj.bias")
-        + columns("out_proj.weight"),
-        "inner": rows("fc1.weight", "fc1.bias") + columns("fc2.weight"),
-    }
+    PROJECTED = rows("q_proj.weight", "q_proj.bias", "k_proj.weight", "v_proj.weight", "v_proj.bias")
+    UNITS = (
+        ("heads", PROJECTED + columns("out_proj.weight")),
+        ("inner", rows("fc1.weight", "fc1.bias") + columns("fc2.weight")),
+    )
 
     def __init__(self, config, max_scores):
         super().__init__()

@@ -2,25 +2,30 @@
 
 import dataclasses
 import json
-import shutil
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
+from sonic_ms.ascend.lint import lint_bundle
+from sonic_ms.ascend.rules import NEVER
 from sonic_ms.base import cells
 from sonic_ms.base.check import SMALL, randomise, units
 from sonic_ms.base.graphs import sample_inputs
-from sonic_ms.base.units import CELL_OF
+from sonic_ms.base.networks import CellEngine
 from sonic_ms.cli import main
-from sonic_ms.edge.units import EDGE_FOLDER
+from sonic_ms.deploy.export import export
+from sonic_ms.deploy.verify import verify
+from sonic_ms.edge.shipped import fits
 from sonic_ms.errors import WeightsError
-from sonic_ms.files.weights import load_config, save_model
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
+from sonic_ms.files.weights import load_weights, save_model
 from sonic_ms.nn.groups import groups_of
+from sonic_ms.pipeline import load_model, unit_table
+from sonic_ms.pipeline import sample_inputs as samples_of
+from sonic_ms.runtime.ort import OnnxEngine
 from sonic_ms.small.network import BASE, choose, cutter, masked
-
-UNITS_OF = ("unet", "unet_context", "unet_features1", "unet_shallow1", "clip", "whisper", "audio2token", "audio2bucket")
 
 
 def tensors_of(cell):
@@ -40,7 +45,7 @@ def networks():
     other units of every group gone."""
     ms.set_context(mode=ms.GRAPH_MODE)
     found, rng = {}, np.random.default_rng(0)
-    for name in BASE:
+    for name in BASE[1:]:
         cell = randomise(cells.empty(SMALL[name], name))
         whole, groups = tensors_of(cell), groups_of(cell)
         keep = choose(whole.get, groups, 0.6, rng)
@@ -52,10 +57,8 @@ def networks():
     return found
 
 
-def outputs(network, config, tensors, unit):
-    cell = filled(cells.empty(config, network), tensors)
-    part = cells.part_of(cell, CELL_OF[unit.name][1])
-    out = part(*[Tensor(array) for array in sample_inputs(unit).values()])
+def outputs(cell, unit):
+    out = cell(*[Tensor(array) for array in sample_inputs(unit).values()])
     return [one.asnumpy() for one in (out if isinstance(out, tuple) else (out,))]
 
 
@@ -63,7 +66,79 @@ def outputs(network, config, tensors, unit):
 def test_cut_is_masked(networks, network):
     config, left, zeros, whole = networks[network]
     unit = units(SMALL)[network]
-    found, expected = outputs(network, config, left, unit), outputs(network, SMALL[network], zeros, unit)
-    for one, other, exact in zip(found, expected, outputs(network, SMALL[network], whole, unit)):
+    small, large = (cells.empty(one, network) for one in (config, SMALL[network]))
+    found, expected = outputs(filled(small, left), unit), outputs(filled(large, zeros), unit)
+    for one, other, exact in zip(found, expected, outputs(filled(large, whole), unit)):
         assert one == pytest.approx(other, abs=1e-5 * np.abs(other).max())
         assert np.abs(other - exact).max() > 0.01 * np.abs(exact).max()
+
+
+TINY = SMALL | {"unet": dataclasses.replace(SMALL["unet"], num_frames=3)}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """(a random model of sonic-base, the same without two fifths of its heads and inner channels)."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    root = tmp_path_factory.mktemp("base")
+    for name, config in TINY.items():
+        size = (64, 64) if name == "rife" else ()
+        save_model(randomise(cells.empty(config, name, None, *size)), config, root / "whole" / name)
+    command = ["small", "--json", str(root / "a.json"), "prune", "--model", str(root / "whole"), "--keep", "0.6"]
+    assert main([*command, "--out", str(root / "cut")]) == 0
+    figures = json.loads((root / "a.json").read_text())
+    assert 0.5 < figures["weights"] / figures["before"] < 0.9
+    return root / "whole", root / "cut"
+
+
+def through_the_unet(run, units):
+    """Prediction of a step, from contexts that the same model computed."""
+    context = run("unet_context", sample_inputs(units["unet_context"]))
+    inputs = sample_inputs(units["unet"])
+    for name, array in context.items():
+        inputs[name] = array.mean(0, keepdims=True) if name.startswith("temporal_") else array
+    return run("unet", inputs)["prediction"]
+
+
+@pytest.mark.slow
+def test_cut_is_masked_in_the_unet_and_through_onnxruntime(folders, tmp_path):
+    """The file that is exported from a cut model computes what the whole Cells do with zeros in their weights."""
+    whole, cut = folders
+    table = unit_table(str(cut), gears=("64x64",))
+    left = dataclasses.replace(table, units={name: table.units[name] for name in ("unet", "unet_context")})
+    bundle = export(left, tmp_path / "bundle", ("onnx",), "fp32")
+    found = through_the_unet(OnnxEngine(bundle).run, table.units)
+
+    unet = load_weights(cells.empty(TINY["unet"], "unet"), whole / "unet")
+    groups, exact = groups_of(unet), tensors_of(unet)
+    engine = CellEngine(whole, trained={"unet": filled(unet, masked(groups, choose(exact.get, groups, 0.6), exact))})
+    sizes = unit_table(str(whole), gears=("64x64",)).units
+    expected = through_the_unet(engine.run, sizes)
+    filled(unet, exact)
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+    assert np.linalg.norm(expected - through_the_unet(engine.run, sizes)) > 0.05 * np.linalg.norm(expected)
+    verdicts = lint_bundle(bundle, ["Ascend910B4"])
+    assert len(verdicts) == 2 and NEVER not in {one.verdict for one in verdicts}
+
+
+@pytest.mark.slow
+def test_a_cut_ear_is_a_model(tmp_path):
+    """Half of the heads and inner channels of sonic-edge's ear: a folder, a bundle, and a video from it."""
+    out = tmp_path / "cut"
+    assert main(["small", "prune", "--keep", "0.5", "--out", str(out)]) == 0
+    config = json.loads((out / "audio" / "config.json").read_text())
+    assert config["whisper"]["kept"]["layers.1.heads"] == 3 and config["whisper"]["kept"]["layers.0.inner"] == 768
+    assert not fits(out)
+    table = unit_table(str(out), gears=("256",))
+    bundle = export(table, tmp_path / "bundle", ("onnx", "mindir"), "fp32")
+    assert all(row["passed"] for row in verify(bundle, ["onnxruntime"], samples_of("sonic-edge")))
+    video = load_model(bundle=bundle.folder, engine="onnxruntime").generate(
+        str(DEMO_IMAGE), str(DEMO_AUDIO), duration=0.4, min_resolution=256
+    )
+    assert sum(1 for _ in video) == 10
+
+
+@pytest.mark.parametrize("kept", [{"layers.0.tails": 1}, {"layers.0.heads": 5}, {"layers.0.heads": 0}])
+def test_a_config_that_keeps_what_is_not_there(kept):
+    with pytest.raises(WeightsError, match=r"kept: layers\.0"):
+        cells.empty(dataclasses.replace(SMALL["whisper"], kept=kept), "whisper")
