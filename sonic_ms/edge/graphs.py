@@ -53,7 +53,7 @@ def calibrate(unit):
     """
     import cv2
 
-    mels, scene, curves = _demo()
+    mels, scene, curves = demo()
     if unit.name == "edge_audio":
         return ("Gemm",), [{"mel": mel} for mel in mels], ("whisper.position_embedding",)
     side, batch = _sizes(unit)
@@ -67,7 +67,7 @@ def calibrate(unit):
 
 
 @functools.cache
-def _demo():
+def demo():
     """(windows of log-mel, portrait.Portrait, curves) of the demo that comes with the package."""
     from sonic_ms.edge.generator import open_folder
     from sonic_ms.edge.portrait import prepare_portrait
