@@ -22,8 +22,8 @@ def arms(kinds, steps, faces, drawings, out):
     from sonic_ms.small.settings import SparsityConfig
     from sonic_ms.train.loop.trainer import LoopConfig
 
-    loop = LoopConfig(steps, 8, 0.002, warmup=max(1, steps // 20), bias_correction=False, log_every=50, save_every=100,
-                      validate_every=max(100, steps // 4))  # fmt: skip
+    loop = LoopConfig(steps, 8, 0.002, warmup=max(1, steps // 20), bias_correction=False, log_every=20,
+                      save_every=max(1, steps // 8), validate_every=max(1, steps // 4))  # fmt: skip
     slow = dataclasses.replace(loop, steps=max(1, steps * 3 // 8), learning_rate=0.0005)  # from trained weights
     every = max(1, steps // 16)
 

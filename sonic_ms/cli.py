@@ -33,7 +33,7 @@ COMMANDS = {  # name -> (module, help)
     "check": ("sonic_ms.base.commands", "measure whether this machine can run sonic-base, without weights"),
     "train": ("sonic_ms.train.commands", "train a part of a model from a recipe"),
     "personalize": ("sonic_ms.train.commands", "fine-tune sonic-edge's mouth on a clip of one person"),
-    "small": ("sonic_ms.small.commands", "smaller painters: cut channels, round weights, compare runs"),
+    "small": ("sonic_ms.small.commands", "smaller models: cut channels and heads, round weights, compare runs"),
     "data": ("sonic_ms.data.commands", "training data for sonic-base"),
     "lint": ("sonic_ms.ascend.commands", "which unit of a bundle fits which Ascend chip, and why not"),
     "audit-fp16": ("sonic_ms.ascend.commands", "what float16 does to each layer; writes what ATC keeps in float32"),

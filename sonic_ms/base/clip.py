@@ -8,6 +8,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.base.unet import MAX_SCORES
 from sonic_ms.nn.attention import attention, merge_heads, split_heads
+from sonic_ms.nn.groups import columns, rows, shrink
 from sonic_ms.nn.portable import LayerNorm, gelu, quick_gelu
 
 ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
@@ -16,10 +17,17 @@ ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
 class Layer(nn.Cell):
     """Pre-norm transformer layer: (n, tokens, c) -> the same."""
 
+    PROJECTED = rows(*[f"{one}_proj.{part}" for one in "qkv" for part in ("weight", "bias")])
+    UNITS = (
+        ("heads", PROJECTED + columns("out_proj.weight")),
+        ("inner", rows("fc1.weight", "fc1.bias") + columns("fc2.weight")),
+    )
+
     def __init__(self, config, max_scores):
         super().__init__()
         width = config.hidden_size
         self.heads, self.max_scores = config.num_attention_heads, max_scores
+        self.inner = config.intermediate_size
         self.activation = ACTIVATIONS[config.hidden_act]
         self.layer_norm1 = LayerNorm(width, config.layer_norm_eps)
         self.q_proj = nn.Dense(width, width)
@@ -54,6 +62,7 @@ class CLIPVision(nn.Cell):
         self.layers = nn.CellList([Layer(config, max_scores) for _ in range(config.num_hidden_layers)])
         self.post_layernorm = LayerNorm(width, config.layer_norm_eps)
         self.visual_projection = nn.Dense(width, config.projection_dim, has_bias=False)
+        shrink(self, config.kept)
 
     def construct(self, image):
         n = image.shape[0]

@@ -1,6 +1,9 @@
-"""Sizes of the networks of sonic-base, as saved beside their weights. Importing this needs no MindSpore."""
+"""Sizes of the networks of sonic-base, as saved beside their weights. Importing this needs no MindSpore.
 
-from dataclasses import dataclass
+kept: numbers of heads and inner channels that are left where some were cut, see nn/groups.py; empty for whole networks.
+"""
+
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class UNetConfig:
     num_frames: int = 25
     audio_context_tokens: int = 32
     ip_audio_scale: float = 1.0
+    kept: dict[str, int] = field(default_factory=dict)
 
     @property
     def levels(self):
@@ -34,6 +38,26 @@ class UNetConfig:
     def attention_channels(self):
         """Channels of every transformer, in the same order."""
         return tuple(self.block_out_channels[level] for level in self.attention_levels)
+
+    @property
+    def transformers(self):
+        """Name of every transformer in the UNet, in the same order."""
+        down = [f"down_blocks.{i}.attentions.{j}" for i in range(self.levels - 1) for j in range(self.layers_per_block)]
+        up = [f"up_blocks.{i}.attentions.{j}" for i in range(1, self.levels) for j in range(self.layers_per_block + 1)]
+        return (*down, "mid_attention", *up)
+
+    @property
+    def context_channels(self):
+        """Channels of the keys and values of every transformer, in the same order: (spatial, temporal)."""
+        found = []
+        for part in ("spatial", "temporal"):
+            sizes = []
+            for path, level, channels in zip(self.transformers, self.attention_levels, self.attention_channels):
+                heads = self.num_attention_heads[level]
+                left = self.kept.get(f"denoiser.{path}.{part}.attn2.heads", heads)
+                sizes.append(channels // heads * left)
+            found.append(tuple(sizes))
+        return tuple(found)
 
     def feature_channels(self, branch):
         """Channels of the features that enter the last `branch` + 1 layers, see unet.FeatureUNet."""
@@ -68,6 +92,7 @@ class CLIPConfig:
     projection_dim: int
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-5
+    kept: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,7 @@ class AdapterConfig:
     output_dim: int
     context_tokens: int
     clip_channels: int = 0
+    kept: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from sonic_ms.nn.groups import columns, rows
 from sonic_ms.nn.portable import FrameConv, GroupNorm, add, conv2d, nearest_x2, silu
 
 GROUPS = 32  # of every group normalisation
+INNER = rows(*[f"{one}.{part}" for one in ("conv1", "time_emb_proj", "norm2") for part in ("weight", "bias")])
 
 
 class SpatialResBlock(nn.Cell):
-    """norm, SiLU, 3x3 convolution, twice, plus the input; an embedding (n, c') may be added in between."""
+    """norm, SiLU, 3x3 convolution, twice, plus the input; an embedding (n, c') may be added in between.
+
+    What lies between the convolutions goes by groups of their normalisation: the statistics of the others stay.
+    """
+
+    UNITS = (("norm2.groups", INNER + columns("conv2.weight")),)
 
     def __init__(self, channels_in, channels_out, embedding, epsilon):
         super().__init__()
@@ -39,6 +46,9 @@ class SpatialResBlock(nn.Cell):
 
 class TemporalResBlock(nn.Cell):
     """The same with convolutions over time and statistics over the whole clip; returns what is to be added to x."""
+
+    THREE_FRAMES = columns("conv2.conv.weight", repeats=3)
+    UNITS = (("norm2.groups", rows(*[m.name.replace("conv1.", "conv1.conv.") for m in INNER]) + THREE_FRAMES),)
 
     def __init__(self, channels, embedding, epsilon):
         super().__init__()

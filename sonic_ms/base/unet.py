@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.base.resnet import GROUPS, SpatioTemporalResBlock, Upsample
 from sonic_ms.nn.attention import Attention, merge_heads, split_heads
+from sonic_ms.nn.groups import columns, rows, shrink
 from sonic_ms.nn.portable import (
     GatedGelu,
     GroupNorm,
@@ -101,6 +102,8 @@ class UNetContext(nn.Cell):
 class FeedForward(nn.Cell):
     """GEGLU: half of the expansion gates the other half. (..., c) -> (..., c)"""
 
+    UNITS = (("inner", rows("expand.weight", "expand.bias", repeats=2) + columns("reduce.weight")),)
+
     def __init__(self, channels):
         super().__init__()
         self.inner, self.gated = 4 * channels, GatedGelu()
@@ -114,6 +117,8 @@ class FeedForward(nn.Cell):
 
 class SelfAttention(nn.Cell):
     """Attention over h*w tokens of each frame: (n, h*w, c) -> the same."""
+
+    UNITS = (("heads", rows("to_q.weight", "to_k.weight", "to_v.weight") + columns("to_out.weight")),)
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()
@@ -141,13 +146,13 @@ class FrameAttention(SelfAttention):
         return ops.reshape(x, (b * tokens, self.heads, frames, width))
 
     def construct(self, x, frames):
-        n, tokens, c = x.shape
+        n, tokens, _ = x.shape
         q = self.split(self.to_q(x), frames)
         k = self.split(self.to_k(x), frames)
         v = self.split(self.to_v(x), frames)
-        x = self.attention(q, k, v)
-        x = ops.reshape(x, (n // frames, tokens * self.heads, frames * (c // self.heads)))
-        return self.to_out(ops.reshape(columns_to_rows(x, frames), (n, tokens, c)))
+        x = self.attention(q, k, v)  # (b*h*w, heads, frames, d)
+        x = ops.reshape(x, (n // frames, tokens * self.heads, -1))
+        return self.to_out(ops.reshape(columns_to_rows(x, frames), (n, tokens, -1)))
 
 
 class CrossAttention(nn.Cell):
@@ -155,6 +160,8 @@ class CrossAttention(nn.Cell):
 
     With a single CLIP token the softmax over it is 1, so its attention is its value, for every query.
     """
+
+    UNITS = (("heads", rows("to_q.weight") + columns("to_out.weight")),)  # and rows of its context, see SonicUNet
 
     def __init__(self, channels, heads, max_scores):
         super().__init__()
@@ -270,6 +277,7 @@ class UNet(nn.Cell):
         last = config.levels - 1
         embedding = 4 * channels[0]
         self.channels, self.levels, self.layers = config.attention_channels, config.attention_levels, layers
+        self.widths = config.context_channels
         self.conv_in = conv2d(config.in_channels, channels[0], 3)
         self.time_embedding = TimestepMLP(channels[0], embedding, embedding)
         self.add_embedding = TimestepMLP(config.projection_class_embeddings_input_dim, embedding, embedding)
@@ -302,8 +310,10 @@ class UNet(nn.Cell):
 
     def contexts(self, packed, index):
         """The slices of the packed contexts that belong to transformer `index`."""
-        start = sum(self.channels[:index])
-        return tuple([part[:, :, start : start + self.channels[index]] for part in packed])
+        spatial, temporal = self.widths
+        starts = [sum(widths[:index]) for widths in (spatial, temporal)]
+        sizes = [spatial[index], temporal[index]]
+        return tuple([part[:, :, starts[i // 3] : starts[i // 3] + sizes[i // 3]] for i, part in enumerate(packed)])
 
     def mask(self, masks, index, height, width):
         """The slice of the packed masks for the scale of transformer `index`; height, width: of the latents."""
@@ -387,8 +397,20 @@ class SonicUNet(nn.Cell):
 
     def __init__(self, config, max_scores=MAX_SCORES):
         super().__init__()
+        self.transformers = config.transformers
         self.context = UNetContext(config)
         self.denoiser = UNet(config, max_scores)
+        shrink(self, config.kept)
+
+    def shared_members(self):
+        """Rows that a cross-attention's heads have in the context, {name of a group: members}."""
+        return {
+            f"denoiser.{path}.{part}.attn2.heads": rows(
+                *[f"context.layers.{i}.{part}.{one}.weight" for one in ("audio_key", "audio_value", "clip_value")]
+            )
+            for i, path in enumerate(self.transformers)
+            for part in ("spatial", "temporal")
+        }
 
 
 class FeatureUNet(nn.Cell):

@@ -83,7 +83,8 @@ def base_units(configs, gear, build, precision="fp32"):
 
     def contexts(n, prefix):
         names = ("key", "value", "clip")
-        return [tensor(prefix + name, n, 1 if name == "clip" else tokens, total) for name in names]
+        width = sum(unet.context_channels[1 if prefix else 0])
+        return [tensor(prefix + name, n, 1 if name == "clip" else tokens, width) for name in names]
 
     step = [
         tensor("sample", branches, frames, unet.in_channels, height, width),

@@ -77,7 +77,7 @@ def export_unit(ms, unit, table, folder, formats, precision, progress=print):
     """Export one unit into folder/FORMAT/ and compare it with its Cell as it is built, also where the exported one is
     rearranged: its entry of the manifest."""
     started = time.perf_counter()
-    operators, shown = table.calibrate(unit) if precision == "int8" else ((), [table.sample(unit)])
+    operators, shown, halves = table.calibrate(unit) if precision == "int8" else ((), [table.sample(unit)], ())
     inputs = shown[-1]  # int8 is judged where its ranges hold, not on noise
     cell = unit.build()
     tensors = [ms.Tensor(array) for array in inputs.values()]
@@ -90,7 +90,7 @@ def export_unit(ms, unit, table, folder, formats, precision, progress=print):
     entry = unit_entry(unit)
     files = {kind: WRITE[kind](ms, cell, tensors, unit, folder) for kind in formats}
     if precision == "int8":
-        write_int8(files["onnx"][0], unit, operators, shown)
+        write_int8(files["onnx"][0], unit, operators, shown, halves)
     del cell, tensors
     gc.collect()  # one copy of large weights in memory at a time: the Cell's, then each file's
     for kind, (path, data) in files.items():

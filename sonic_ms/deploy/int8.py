@@ -2,7 +2,8 @@
 
 Weights are int8 with a scale for every output, activations uint8 with one range each, measured on samples. Weights use
 7 bits of the 8 (reduce_range): without it the products overflow on processors without VNNI, and with it the same file
-is right everywhere. Quantised are the named operators that multiply with stored weights; everything else stays float32.
+is right everywhere. Quantised are the named operators that multiply with stored weights. Everything else computes in
+float32, from smaller numbers where the file has many: weights of convolutions in 8 bits, some named ones in halves.
 """
 
 import contextlib
@@ -10,16 +11,20 @@ import logging
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from sonic_ms.errors import OutputError, UsageError
 
 OPSET = 13  # the first whose DequantizeLinear has scales per channel
+MANY = 1024  # weights of a convolution, from which on it is worth to store them in 8 bits
 
 
-def write_int8(path, unit, operators, samples):
+def write_int8(path, unit, operators, samples, halves=()):
     """Rewrite the ONNX file of a float32 unit in int8.
 
     operators: ONNX names of what is quantised, such as ("Conv",). samples: list of {input name: array} that show the
-    ranges. Raises UsageError without the onnx package, OutputError for a graph without such operators.
+    ranges. halves: names of tensors to be stored in float16. Raises UsageError without the onnx package, OutputError
+    for a graph without such operators.
     """
     try:
         import onnx
@@ -52,6 +57,33 @@ def write_int8(path, unit, operators, samples):
             activation_type=quant.QuantType.QUInt8,
             weight_type=quant.QuantType.QInt8,
         )
+    model = onnx.load(path)
+    store_smaller(onnx, model, halves)
+    onnx.save_model(model, path)
+
+
+def store_smaller(onnx, model, halves=()):
+    """Store in fewer bits what is still float32: weights of convolutions as int8 with a scale for every output, the
+    named tensors as float16. The graph widens them, and computes in float32."""
+    numbers, helper = onnx.numpy_helper, onnx.helper
+    kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    for stored in list(model.graph.initializer):
+        values = numbers.to_array(stored)
+        name, is_kernel = stored.name, stored.name in kernels and values.size >= MANY
+        if values.dtype != np.float32 or not (is_kernel or name in halves):
+            continue
+        model.graph.initializer.remove(stored)
+        if is_kernel:
+            scale = np.abs(values).reshape(len(values), -1).max(1) / 127
+            scale = np.where(scale > 0, scale, 1).astype(np.float32)
+            rounded = np.round(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+            parts = [rounded, scale, np.zeros(len(scale), np.int8)]
+            node = ("DequantizeLinear", {"axis": 0})
+        else:
+            parts, node = [values.astype(np.float16)], ("Cast", {"to": onnx.TensorProto.FLOAT})
+        names = [f"{name}_stored{i}" for i in range(len(parts))]
+        model.graph.initializer.extend(numbers.from_array(one, part) for one, part in zip(parts, names))
+        model.graph.node.insert(0, helper.make_node(node[0], names, [name], name=f"{name}_widened", **node[1]))
 
 
 def _Samples(samples, base):

@@ -46,16 +46,16 @@ def unit_table(folder=EDGE_FOLDER, precision="fp32", gears=(), chunk=None, for_c
 
 
 def calibrate(unit):
-    """(operators that int8 quantises, inputs that show the ranges of activations): what the shipped model makes of the
-    demo's speech and portrait, and an average face in other colours.
+    """(operators that int8 quantises, inputs that show the ranges of activations, tensors that halves are enough for):
+    what the shipped model makes of the demo's speech and portrait, and an average face in other colours.
 
     Of the encoder the layers alone: its convolutions read the log-mel, which a byte is too coarse for.
     """
     import cv2
 
-    mels, scene, curves = _demo()
+    mels, scene, curves = demo()
     if unit.name == "edge_audio":
-        return ("Gemm",), [{"mel": mel} for mel in mels]
+        return ("Gemm",), [{"mel": mel} for mel in mels], ("whisper.position_embedding",)
     side, batch = _sizes(unit)
     texture = make_texture(cv2.resize(scene.crop, (side, side), interpolation=cv2.INTER_AREA))
     matrices = place_patch(scene.rig.roi, side).matrices
@@ -63,11 +63,11 @@ def calibrate(unit):
     for first in np.linspace(0, len(curves) - batch, DEMO_BATCHES).astype(int):
         parameters = frame_parameters(scene.rig, curves[first : first + batch], np.zeros((batch, 6)))
         found.append({"texture": texture, **matrices, "parameters": parameters})
-    return ("Conv",), found
+    return ("Conv",), found, ()
 
 
 @functools.cache
-def _demo():
+def demo():
     """(windows of log-mel, portrait.Portrait, curves) of the demo that comes with the package."""
     from sonic_ms.edge.generator import open_folder
     from sonic_ms.edge.portrait import prepare_portrait

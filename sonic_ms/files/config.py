@@ -73,6 +73,11 @@ def from_dict(kind, values, where, error=UsageError):
 def _convert(hint, value, where, error):
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where, error)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise error(f"{where} is {short(value)}; expected a mapping of names to values")
+        inner = typing.get_args(hint)[1]
+        return {name: _convert(inner, one, f"{where}: {name:.80}", error) for name, one in value.items()}
     options = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, list) else ()
     if options:  # X | None
         if value is None:

@@ -4,6 +4,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from sonic_ms.nn.attention import attention, merge_heads, split_heads
+from sonic_ms.nn.groups import columns, rows, shrink
 from sonic_ms.nn.portable import LayerNorm, gelu
 
 EPSILON = 1e-5
@@ -13,10 +14,17 @@ MAX_SCORES = 1 << 27  # of one block of attention: a chunk of 30 s has a tenth
 class Layer(nn.Cell):
     """Pre-norm transformer layer: (n, tokens, c) -> the same. The keys have no bias."""
 
+    PROJECTED = rows("q_proj.weight", "q_proj.bias", "k_proj.weight", "v_proj.weight", "v_proj.bias")
+    UNITS = (
+        ("heads", PROJECTED + columns("out_proj.weight")),
+        ("inner", rows("fc1.weight", "fc1.bias") + columns("fc2.weight")),
+    )
+
     def __init__(self, config, max_scores):
         super().__init__()
         width = config.d_model
         self.heads, self.max_scores = config.encoder_attention_heads, max_scores
+        self.inner = config.encoder_ffn_dim
         self.self_attn_layer_norm = LayerNorm(width, EPSILON)
         self.q_proj = nn.Dense(width, width)
         self.k_proj = nn.Dense(width, width, has_bias=False)
@@ -49,6 +57,7 @@ class WhisperLayers(nn.Cell):
         self.conv2 = nn.Conv2d(width, width, (1, 3), (1, 2), pad_mode="pad", padding=(0, 0, 1, 1), has_bias=True)
         self.position_embedding = Parameter(Tensor(np.zeros((config.max_source_positions, width), np.float32)))
         self.layers = nn.CellList([Layer(config, max_scores) for _ in range(config.encoder_layers)])
+        shrink(self, config.kept)
 
     def construct(self, mel):
         return self.states(mel)

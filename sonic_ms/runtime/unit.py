@@ -36,7 +36,7 @@ class Unit:
     threads: int = 0
 
 
-Calibrate = Callable[[Unit], tuple[tuple[str, ...], list[dict[str, np.ndarray]]]]
+Calibrate = Callable[[Unit], tuple[tuple[str, ...], list[dict[str, np.ndarray]], tuple[str, ...]]]
 Sample = Callable[[Unit, int], dict[str, np.ndarray]]  # (unit, seed) -> inputs in the range that the pipeline feeds
 
 
@@ -46,7 +46,7 @@ class UnitTable:
 
     gear: the sizes that the graphs are made for. configs: {network: config dataclass}. rearrange: {unit: function that
     rearranges its Cell for a CPU}. calibrate: unit -> (ONNX operators that int8 quantises, list of inputs that show the
-    ranges), None for a model that has no int8.
+    ranges, names of tensors that halves are enough for), None for a model that has no int8.
     """
 
     model: str

@@ -6,6 +6,7 @@ runs; faces of the published figures (HELD_OUT) are never trained or chosen on.
 """
 
 import dataclasses
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from sonic_ms.errors import UsageError
 from sonic_ms.files.config import require
 from sonic_ms.files.digest import sha256_of, weights_digest
 from sonic_ms.files.model import write_model_file
+from sonic_ms.files.temporary import Temporary
 from sonic_ms.files.weights import load_config, load_weights, save_model
 from sonic_ms.small.density import forward_flops, training_flops
 from sonic_ms.small.methods import progress
@@ -133,7 +135,7 @@ class Drawings:
 
     def __init__(self, folder, faces):
         any_loop = LoopConfig(steps=1, batch_size=1, learning_rate=0.1, seed=DRAWN_WITH)
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         drawn = (folder / "targets.npy").is_file() and (folder / "features.npy").is_file()
         self.pictures = Pictures(EdgeRendererConfig(any_loop, faces=faces), [] if drawn else renderer.real_portraits())
         self.pictures.build(folder)
@@ -145,7 +147,15 @@ class Drawings:
         return self.pictures.batch(rng, size)
 
     def judged(self, kind=HELD_OUT):
-        return draw_faces(self.pictures, DRAWN_WITH, kind, TEST_FACES)
+        """[(features, targets)] of the faces of a kind, float32; drawn once, they are kept beside the drawings."""
+        path = self.folder / f"judged_{kind}_{TEST_FACES}.npz"
+        if not path.is_file():
+            faces = draw_faces(self.pictures, DRAWN_WITH, kind, TEST_FACES)
+            with Temporary(self.folder, ".npz") as temporary:
+                np.savez(temporary, features=[one for one, _ in faces], targets=[one for _, one in faces])
+                os.replace(temporary, path)
+        with np.load(path) as stored:
+            return list(zip(stored["features"], stored["targets"]))
 
 
 def weights_named(painter):

@@ -39,7 +39,8 @@ def verdict(own, dense):
 
 
 def tables(records):
-    """Markdown: one table a recipe, a row an arm with mean, spread and all points of every figure."""
+    """Markdown: one table a recipe, a row an arm with mean, spread and all points of every figure; a verdict where the
+    recipe has dense runs."""
     lines = []
     for recipe in dict.fromkeys(one.recipe for one in records):
         own = [one for one in records if one.recipe == recipe]
@@ -47,14 +48,14 @@ def tables(records):
         for one in own:
             arms.setdefault(one.arm, []).append(one)
         names = list(dict.fromkeys(name for one in own for name in one.figures))
-        lines += [f"## {recipe}", "", f"| arm | seeds | {' | '.join(names)} | against {BASELINE} |"]
-        lines.append("|---" * (len(names) + 3) + "|")
         dense = {one.seed: one.figures[JUDGED] for one in arms.get(BASELINE, ()) if JUDGED in one.figures}
+        heads = ["arm", "seeds", *names, *([f"against {BASELINE}"] if dense else [])]
+        lines += [f"## {recipe}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for arm, runs in arms.items():
             cells = [_cell([one.figures[name] for one in runs if name in one.figures]) for name in names]
             judged = {one.seed: one.figures[JUDGED] for one in runs if JUDGED in one.figures}
-            said = "" if arm == BASELINE else verdict(judged, dense)
-            lines.append(f"| {arm} | {', '.join(str(one.seed) for one in runs)} | {' | '.join(cells)} | {said} |")
+            said = [] if not dense else [""] if arm == BASELINE else [verdict(judged, dense)]
+            lines.append(f"| {' | '.join([arm, ', '.join(str(one.seed) for one in runs), *cells, *said])} |")
         lines.append("")
     return "\n".join(lines)
 

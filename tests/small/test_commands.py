@@ -76,7 +76,10 @@ def test_a_rounded_painter_runs_in_onnxruntime(tmp_path):
     ("arguments", "code", "words"),
     [
         (["prune", "--widths", "16,32"], 2, "expected three numbers"),
-        (["prune"], 2, "give --widths, or --dead"),
+        (["prune"], 2, "give one of --widths, --dead and --keep"),
+        (["prune", "--dead", "--keep", "0.5"], 2, "give one of"),
+        (["prune", "--keep", "1.5"], 2, "--keep is 1.5; expected a share above 0"),
+        (["prune", "--keep", "0.5", "--model", "nowhere"], 3, "nowhere"),
         (["prune", "--widths", "32,32,48"], 2, "block down1.0 has 24 channels, so it cannot keep 32"),
         (["prune", "--widths", "8,8,8", "--model", "nowhere"], 3, "nowhere"),
         (["report", "nowhere"], 3, "has no run"),
@@ -99,6 +102,11 @@ def test_the_report_holds_every_point(tmp_path, capsys):
     text = (tmp_path / "report.md").read_text()
     assert "| rigl | 0, 1, 2 | 0.0155 ± 0.0005 (0.015, 0.016, 0.0155)" in text and "worse |" in text
     assert (tmp_path / "report.png").stat().st_size > 1000
+    (tmp_path / "alone").mkdir()
+    write_record(tmp_path / "alone", "heads", "whole", 0, {"r": 1.0})
+    assert main(["small", "report", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "| arm | seeds | r |\n|---|---|---|\n| whole | 0 | 1 |\n" in text and text.count("against dense") == 1
     (tmp_path / "dense-0" / "small.json").write_text('{"recipe": 1}')
     capsys.readouterr()
     assert main(["small", "report", str(tmp_path)]) == 8 and "is damaged" in capsys.readouterr().err
