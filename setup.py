@@ -32,6 +32,7 @@ EXTRAS = {
     "live": ["aiortc>=1.13", "fastapi>=0.115", "uvicorn>=0.30", "websockets>=13"],  # sonic-ms live
     "agents": ["pipecat-ai>=1.14", "livekit-agents>=1.8"],  # integrations/
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
+    "cluster": ["psycopg[binary]>=3.2", "boto3>=1.36", "ray>=2.52"],  # serve on several machines
     "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.12", "prometheus-client>=0.20", "limits>=3.7"],
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
@@ -65,6 +66,11 @@ EXTRAS = {
         "httpx>=0.27",
         "openai>=1.100",  # its clients talk to our service
         "standardwebhooks>=1.0",
+        "psycopg[binary]>=3.2",
+        "boto3>=1.36",
+        "moto[s3]==5.2.5",  # a server that speaks S3
+        "flask>=3",  # for moto's server
+        "flask-cors>=5",
         "schemathesis>=4",
         "playwright>=1.49",  # drives Debian's chromium; it downloads no browser of its own
         "axe-playwright-python>=0.1.4",

@@ -67,6 +67,12 @@ def _livekit():
     import livekit.agents  # noqa: F401
 
 
+def _postgresql():
+    from tests.support.postgres import folder
+
+    folder()
+
+
 NEEDS = {  # scripts/test installs them; each raises without it
     "lite": _lite,
     "espeak-ng": _espeak,
@@ -77,6 +83,7 @@ NEEDS = {  # scripts/test installs them; each raises without it
     "unshare": _unshare,
     "pipecat": _pipecat,
     "livekit": _livekit,
+    "postgresql": _postgresql,
 }
 
 

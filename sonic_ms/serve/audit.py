@@ -25,7 +25,7 @@ def append(connection, tenant, actor, action, name, **details):
 def check(database):
     """(how many rows, number of the first that does not follow from the one before, or None)."""
     previous, count = START, 0
-    for row in database.connection.execute("SELECT * FROM audit ORDER BY seq"):
+    for row in database.rows("SELECT * FROM audit ORDER BY seq"):
         values = [row["at"], row["tenant"], row["actor"], row["action"], row["object"], row["details"]]
         if row["previous"] != previous or row["hash"] != _digest(previous, values):
             return count, row["seq"]

@@ -22,6 +22,8 @@ def serve_arguments(parser):
     )
     add("--port", type=int, default=8000, help="port to listen at (default: 8000)")
     _data(parser)
+    add("--files", metavar="WHERE",
+        help="folder or s3://BUCKET/PREFIX of photos, recordings and videos (default: --data)")  # fmt: skip
     _workers(parser)
     add("--workers", choices=("processes", "ray"), default="processes",
         help="processes of this machine, or actors of a Ray cluster (default: processes)")  # fmt: skip
@@ -88,9 +90,10 @@ def _at_least(args, **least):
 
 
 def _data(parser):
-    parser.add_argument(
-        "--data", default=DEFAULT_DATA, help=f"folder of the queue and all files (default: {DEFAULT_DATA})"
-    )
+    add = parser.add_argument
+    add("--data", default=DEFAULT_DATA, help=f"folder of the queue and all files (default: {DEFAULT_DATA})")
+    add("--database", metavar="URL", help="postgresql://USER:PASSWORD@HOST/NAME of a queue that servers share "
+        "(default: a file in --data)")  # fmt: skip
 
 
 def settings_of(args, local):
@@ -104,9 +107,10 @@ def settings_of(args, local):
     if not args.max_audio_seconds > 0:
         raise UsageError(f"--max-audio-seconds is {args.max_audio_seconds}; expected a positive number")
     return Settings(
-        data=Path(args.data).expanduser(), model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine,
-        precision=args.precision, workers=args.workers, ray_address=args.ray_address, soc=_chip(args),
-        slots=args.slots, lanes=args.lanes, local=local, producer=args.producer,
+        data=Path(args.data).expanduser(), database=args.database, files=args.files,
+        model=args.model or DEFAULT_MODEL, bundle=args.bundle, engine=args.engine, precision=args.precision,
+        workers=args.workers, ray_address=args.ray_address, soc=_chip(args), slots=args.slots, lanes=args.lanes,
+        local=local, producer=args.producer,
         c2pa_cert=args.c2pa_cert, c2pa_key=args.c2pa_key, visible_label=args.visible_label,
         needs_consent=args.consent is not None, max_audio_seconds=args.max_audio_seconds,
         max_storage=args.max_storage * MB, keep_results=args.keep_days * 86400,
@@ -141,12 +145,12 @@ def _consent(path):
 
 def serve(args):
     _require("fastapi", "uvicorn", "python_multipart", "prometheus_client", "limits")
-    from sonic_ms.serve.database import Database
+    from sonic_ms.serve.database import open_database
     from sonic_ms.serve.files import Folders
     from sonic_ms.serve.tenants import Tenants
 
     settings = settings_of(args, local=True)
-    database = Database(Folders(settings.data).data)
+    database = open_database(settings.database, Folders(settings.data).data)
     keys = Tenants(database).any_key()
     database.close()
     if not keys and not is_loopback(args.host):
@@ -196,11 +200,11 @@ def keys_arguments(parser):
 
 def keys(args):
     from sonic_ms.serve import audit
-    from sonic_ms.serve.database import Database
+    from sonic_ms.serve.database import open_database
     from sonic_ms.serve.files import Folders
     from sonic_ms.serve.tenants import Tenants
 
-    database = Database(Folders(Path(args.data).expanduser()).data)
+    database = open_database(args.database, Folders(Path(args.data).expanduser()).data)
     tenants = Tenants(database)
     if args.action == "list":
         for row in tenants.list_keys():

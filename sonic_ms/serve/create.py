@@ -1,13 +1,15 @@
 """From a request to a row of `jobs`: nothing of it stays when any step fails."""
 
+import contextlib
 import hashlib
 import json
 
 from anyio import to_thread
 from starlette.datastructures import UploadFile
 
-from sonic_ms.serve import forms
+from sonic_ms.serve import forms, idempotency
 from sonic_ms.serve.addresses import Refused, check_url
+from sonic_ms.serve.files import BLOCK
 from sonic_ms.serve.problems import Problem
 
 
@@ -23,6 +25,11 @@ def from_fields(request, service, caller, key, fields):
     """The same, of fields that were read already. Blocks."""
     wanted = forms.wanted(fields, service.settings, service.model)
     _allowed(service, caller, wanted)
+    if key and (before := idempotency.hold(service.database, caller.tenant, key)):
+        digests = [_digest(service, caller, wanted, param) for param in forms.FILES]
+        return idempotency.made_before(
+            service.jobs, caller.tenant, key, before, fingerprint(wanted, digests)
+        ), False  # fmt: skip
     uploads, stored = {}, []
     try:
         for param, kind in forms.FILES.items():
@@ -33,16 +40,34 @@ def from_fields(request, service, caller, key, fields):
             else:
                 one = service.uploads.need(caller.tenant, kind, given, param)
             uploads[param] = one
-        job, new = service.add(caller, wanted, uploads, key, fingerprint(wanted, uploads),
-                               request.state.request_id, request.headers.get("traceparent"))  # fmt: skip
+        digests = [one.sha256 for one in uploads.values()]
+        return service.add(caller, wanted, uploads, key, fingerprint(wanted, digests), request.state.request_id,
+                           request.headers.get("traceparent")), True  # fmt: skip
     except BaseException:
-        for one in stored:
-            service.uploads.remove(caller.tenant, one.id)
+        _undo(service, caller.tenant, stored, key)
         raise
-    if not new:
+
+
+def _undo(service, tenant, stored, key):
+    """Remove what a request left that came to nothing; what cannot be removed now goes when its time has come. A job
+    whose answer got lost on the way from the database keeps its files."""
+    with contextlib.suppress(Problem):
         for one in stored:
-            service.uploads.remove(caller.tenant, one.id)
-    return job, new
+            service.uploads.remove(tenant, one.id)
+    if key:
+        with contextlib.suppress(Problem):
+            idempotency.release(service.database, tenant, key)
+
+
+def _digest(service, caller, wanted, param):
+    """sha256 of a file of a request, which is not kept."""
+    given = wanted.files[param]
+    if not isinstance(given, UploadFile):
+        return service.uploads.need(caller.tenant, forms.FILES[param], given, param).sha256
+    digest = hashlib.sha256()
+    while block := given.file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _allowed(service, caller, wanted):
@@ -63,8 +88,8 @@ def _allowed(service, caller, wanted):
                       "visible_label")  # fmt: skip
 
 
-def fingerprint(wanted, uploads):
+def fingerprint(wanted, digests):
     """What two requests have in common that want the same: options, files, and the rest."""
     parts = [wanted.options, wanted.prompt, wanted.metadata, wanted.webhook_url, wanted.consent]
-    parts += [one.sha256 for one in uploads.values()]
+    parts += digests
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,95 +1,52 @@
-"""The one SQLite file of the service: its tables, and a connection a thread."""
+"""The database of the service: one SQLite file, and a connection a thread. postgres.py has the same for many servers.
+
+Statements are written once, in what both understand, with ? for a value.
+"""
 
 import contextlib
+import math
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 from sonic_ms.errors import UsageError
+from sonic_ms.serve.problems import Unavailable
+from sonic_ms.serve.schema import migrate
 
 FILE = "jobs.sqlite3"
-VERSION = 1  # of the tables; raised with every change, so that an older program does not write into a newer file
 BUSY = 10.0  # seconds to wait for another writer
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    tenant TEXT NOT NULL,
-    state TEXT NOT NULL,          -- queued, in_progress, completed, failed, canceled, expired
-    model TEXT NOT NULL,
-    options TEXT NOT NULL,        -- JSON
-    image TEXT NOT NULL,          -- id of an upload
-    audio TEXT NOT NULL,
-    extra TEXT NOT NULL,          -- JSON: prompt, metadata, webhook_url, consent, request_id, traceparent, shape
-    created_at REAL NOT NULL,
-    started_at REAL,
-    completed_at REAL,
-    expires_at REAL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    owner TEXT,                   -- the server that runs it
-    lease_until REAL,
-    cancel INTEGER NOT NULL DEFAULT 0,
-    stage TEXT,
-    frames_done INTEGER NOT NULL DEFAULT 0,
-    frames_total INTEGER,
-    result TEXT,                  -- JSON: file, bytes, sha256, width, height, fps, labels, notes, work_seconds
-    error TEXT                    -- JSON: code, message, status
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, tenant, seq);
-CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, seq);
-CREATE TABLE IF NOT EXISTS turns (tenant TEXT PRIMARY KEY, last INTEGER NOT NULL);  -- who was served when
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS events_by_job ON events (job, seq);
-CREATE TABLE IF NOT EXISTS uploads (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, created_at REAL NOT NULL, kept INTEGER NOT NULL   -- kept: made by /v1/uploads, not by one job
-);
-CREATE TABLE IF NOT EXISTS idempotency (
-    tenant TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, job TEXT, created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, key)
-);
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
-    created_at REAL NOT NULL, expires_at REAL, revoked_at REAL
-);
-CREATE TABLE IF NOT EXISTS tenants (id TEXT PRIMARY KEY, limits TEXT NOT NULL, webhook_secret TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS usage (
-    tenant TEXT NOT NULL, day TEXT NOT NULL, jobs INTEGER NOT NULL DEFAULT 0, video_seconds REAL NOT NULL DEFAULT 0,
-    work_seconds REAL NOT NULL DEFAULT 0, PRIMARY KEY (tenant, day)
-);
-CREATE TABLE IF NOT EXISTS webhooks (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, job TEXT NOT NULL, url TEXT NOT NULL, body TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, next_at REAL, state TEXT NOT NULL, last TEXT
-);
-CREATE INDEX IF NOT EXISTS webhooks_due ON webhooks (state, next_at);
-CREATE TABLE IF NOT EXISTS audit (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, tenant TEXT NOT NULL, actor TEXT NOT NULL,
-    action TEXT NOT NULL, object TEXT NOT NULL, details TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
-);
-"""
+
+def open_database(address, folder):
+    """The Database at postgresql://..., or without an address the file in `folder`. Raises UsageError, EngineError."""
+    if address is None:
+        return Database(folder)
+    from sonic_ms.serve.postgres import Postgres
+
+    return Postgres(address)
 
 
 class Database:
-    """Connections to the file in `folder`, one a thread. Write inside `with database.transaction() as connection`."""
+    """Connections to the file in `folder`, one a thread. Write inside `with database.transaction() as connection`.
 
-    shared = False  # with other servers
+    shared: other servers may use it too. back_at: time.monotonic() when it could be reached again after it could not.
+    Everything raises Unavailable while it cannot be reached.
+    """
+
+    shared, back_at = False, -math.inf
+    serial, flag = "INTEGER PRIMARY KEY AUTOINCREMENT", "--data"
+    now = staticmethod(time.time)  # the clock that all servers of a database share
 
     def __init__(self, folder):
-        self.path = Path(folder) / FILE
+        self.path = self.name = Path(folder) / FILE
         self._local = threading.local()
         self._all, self._lock = [], threading.Lock()
-        connection = self.connection
-        connection.execute("PRAGMA journal_mode=WAL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > VERSION:
-            raise UsageError(
-                f"{self.path} is of a newer version of the service ({found}, this one knows {VERSION}); update "
-                "sonic_ms, or give another --data"
-            )
-        connection.executescript(f"BEGIN; {TABLES}; PRAGMA user_version={VERSION}; COMMIT")
+        try:
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            migrate(self)
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{self.path}: cannot be used ({error}); give another --data") from error
 
     @property
     def connection(self):
@@ -103,11 +60,22 @@ class Database:
                 self._all.append(connection)
         return self._local.connection
 
+    def version(self, connection):
+        """Of the tables; 0 when there are none."""
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+    def keep_version(self, connection, version):
+        connection.execute(f"PRAGMA user_version={version}")
+
     @contextlib.contextmanager
-    def transaction(self):
-        """All or nothing, and nobody else writes meanwhile."""
+    def transaction(self, alone=True, durable=True):
+        """All or nothing. alone: and nobody else's transaction meanwhile. durable: written before it returns; without,
+        a crash of the database may take it back. SQLite has no other than alone and durable ones."""
         connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:  # another writer takes longer than BUSY
+            raise Unavailable("database", f"the database cannot be written ({error})") from error
         try:
             yield connection
         except BaseException:
@@ -115,12 +83,21 @@ class Database:
             raise
         connection.execute("COMMIT")
 
+    @contextlib.contextmanager
+    def leading(self, what):
+        """Whether this server is the one that does `what` now; nobody else is until the end of the block."""
+        yield True
+
     def rows(self, statement, *values):
         return self.connection.execute(statement, values).fetchall()
 
     def row(self, statement, *values):
         """The first row or None."""
         return self.connection.execute(statement, values).fetchone()
+
+    def check(self):
+        """Raises Unavailable when the database cannot be reached."""
+        self.row("SELECT 1 AS one")
 
     def close(self):
         with self._lock:

@@ -1,7 +1,7 @@
 """Where the files of the service lie: by tenant and by random names, never by a name that somebody sent.
 
-Two things are told apart. `Folders` is a server's own: the data folder, and in it the work of each attempt. A file store
-holds what a row of the database knows, under the keys of `upload_key` and `result_key`, and may be shared by many
+Two things are told apart. `Folders` is a server's own: the data folder, and in it the work of each attempt. A file
+store holds what a row of the database knows, under the keys of `upload_key` and `result_key`, and may be shared by many
 servers: `LocalFiles`, a folder, or `objects.S3Files`, a bucket. Both have the same methods; see LocalFiles.
 """
 
@@ -73,12 +73,12 @@ class Folders:
 class LocalFiles:
     """Files below FOLDER/tenants. `address` opens the same store in another process (`open_files`).
 
-    Any method but `keys` raises problems.Unavailable while a store cannot be reached: nothing was done then, and doing
+    Any method raises problems.Unavailable while a store cannot be reached: nothing was done then, and doing
     it again is right. OSError is a full or broken disk of this machine.
     """
 
     def __init__(self, folder):
-        self.address = str(Path(folder).absolute())
+        self.address = str(Path(folder).expanduser().absolute())
         self.root = Path(self.address, TENANTS)
         for one in (self.root.parent, self.root):
             _make(one, "folder of files", "--files")
@@ -127,7 +127,7 @@ class LocalFiles:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.root / key)
 
-    def keys(self):
+    def stored(self):
         """(key, seconds since it was stored) of every file, in no order."""
         now = time.time()
         for path in self.root.glob("*/*/*"):

@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 from sonic_ms import __version__
 from sonic_ms.options import schema
 from sonic_ms.pipeline import MODELS
-from sonic_ms.serve import audit
+from sonic_ms.serve import audit, storage
 from sonic_ms.serve.access import Auditor, Creator, Deleter, Reader, TheService, Watcher
 from sonic_ms.serve.janitor import erase
+from sonic_ms.serve.problems import Unavailable
 
 router = APIRouter(tags=["service"])
 
@@ -25,6 +26,11 @@ def healthz():
 def readyz(service: TheService):
     if service.draining.is_set():
         return JSONResponse({"status": "draining"}, 503)
+    for one in (service.database, service.files):
+        try:
+            one.check()
+        except Unavailable as error:
+            return JSONResponse({"status": error.code, "error": error.detail}, 503, error.headers)
     if service.slots.ready:
         return {"status": "ready"}
     problem = service.slots.problem
@@ -42,8 +48,7 @@ def models(service: TheService, caller: Reader):
 def usage(service: TheService, caller: Reader):
     rows = service.database.rows("SELECT * FROM usage WHERE tenant = ? ORDER BY day DESC LIMIT 31", caller.tenant)
     days = [{key: row[key] for key in ("day", "jobs", "video_seconds", "work_seconds")} for row in rows]
-    uploads = service.database.row("SELECT sum(bytes) AS n FROM uploads WHERE tenant = ?", caller.tenant)["n"] or 0
-    stored = {"uploads": uploads, "results": service.bytes_of_results(caller.tenant)}
+    stored = storage.used(service.database, caller.tenant)
     return {"object": "usage", "data": days, "bytes": stored, "limits": asdict(caller.limits)}
 
 

@@ -1,31 +1,41 @@
 """What is removed when its time has come, and what a crash left behind."""
 
+import contextlib
+import itertools
 import json
 import logging
+import math
 import threading
 import time
 
 from sonic_ms.serve import audit
-from sonic_ms.serve.files import discard
+from sonic_ms.serve.files import discard, result_key, upload_key
+from sonic_ms.serve.problems import Problem, Unavailable
 
 log = logging.getLogger("sonic_ms.serve")
 
 EVERY = 30.0  # seconds
+SWEEP = 6 * 3600.0  # seconds between two looks at all files
+DAY = 86400.0  # seconds
+AT_ONCE = 500  # files in one statement
 KEEP_ROWS = 30 * 86400.0  # seconds that a job is remembered after its video has gone: 410, not 404
 KEEP_KEYS = 86400.0  # of Idempotency-Key
 
 
 class Janitor:
-    """A thread that keeps to the times in the settings."""
+    """A thread that keeps to the times in the settings. Of the servers of a database one does it at a time."""
 
     def __init__(self, service):
         self.service, self.database, self.files = service, service.database, service.files
         self._stopping = threading.Event()
+        self._swept = -math.inf
         self._thread = threading.Thread(target=self._run, daemon=True, name="janitor")
 
     def start(self):
-        """Before anything else runs: remove files that no row knows, and what was deleted while it was made."""
-        self.sweep()
+        """A server that is alone begins by removing what no row knows; among others that waits until all is started."""
+        if not self.database.shared:
+            self.sweep()
+            self._swept = time.monotonic()
         self._thread.start()
 
     def stop(self):
@@ -35,42 +45,66 @@ class Janitor:
     def _run(self):
         while not self._stopping.wait(EVERY):
             try:
-                self.tidy()
+                with self.database.leading("janitor") as mine:
+                    if mine:
+                        self.tidy()
+                        self._sweep_if_due()
+            except Unavailable as error:
+                log.warning("the janitor waits: %s", error)
             except Exception:
                 log.exception("the janitor stumbled")
 
     def tidy(self, now=None):
         """Do what is due."""
-        now = time.time() if now is None else now
+        now = self.database.now() if now is None else now
         self.service.jobs.take_back()
+        for job in self.service.jobs.deleting():
+            self.service.forget(job)
         for row in self.database.rows(
             "SELECT id, tenant FROM jobs WHERE state = 'completed' AND expires_at < ?", now
         ):  # fmt: skip
-            self.service.expire(self.service.jobs.get(row["tenant"], row["id"]))
+            if job := self.service.jobs.get(row["tenant"], row["id"]):
+                self.service.expire(job)
         for row in self.database.rows(
             "SELECT id, tenant FROM uploads WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE "
-            "jobs.tenant = uploads.tenant AND uploads.id IN (image, audio) AND state IN ('queued', 'in_progress'))",
+            "(image = uploads.id OR audio = uploads.id) AND state IN ('queued', 'in_progress'))",
             now - self.service.settings.keep_inputs,
         ):
-            self.service.uploads.remove(row["tenant"], row["id"])
+            with contextlib.suppress(Problem):  # a new job wants it after all
+                self.service.uploads.remove(row["tenant"], row["id"])
+        old = "SELECT id FROM jobs WHERE state IN ('expired', 'failed', 'canceled') AND expires_at < ?"
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM idempotency WHERE created_at < ?", (now - KEEP_KEYS,))
-            old = "SELECT id FROM jobs WHERE state IN ('expired', 'failed', 'canceled') AND expires_at < ?"
+            connection.execute(f"DELETE FROM webhooks WHERE state != 'waiting' AND job IN ({old})", (now - KEEP_ROWS,))
             connection.execute(f"DELETE FROM events WHERE job IN ({old})", (now - KEEP_ROWS,))
             connection.execute(f"DELETE FROM jobs WHERE id IN ({old})", (now - KEEP_ROWS,))
-            connection.execute("DELETE FROM webhooks WHERE state != 'waiting' AND job NOT IN (SELECT id FROM jobs)")
 
-    def sweep(self):
-        """Remove files without a row, and rows that a DELETE left to their job's end."""
-        known = {row["id"] for row in self.database.rows("SELECT id FROM uploads")}
-        for row in self.database.rows("SELECT result FROM jobs WHERE state = 'completed'"):
-            known.add(json.loads(row["result"])["file"])
-        for key, _ in self.files.keys():
-            if key.rpartition("/")[2] not in known:
-                log.warning("removed %s, which no row knows", key)
-                discard(self.files, key)
-        for job in self.service.jobs.deleting():
-            self.service.forget(job)
+    def _sweep_if_due(self):
+        if time.monotonic() - self._swept > SWEEP:
+            self._swept = time.monotonic()
+            self.sweep(DAY)
+
+    def sweep(self, age=0.0):
+        """Remove files without a row that are older than `age` seconds: another server may just be storing them."""
+        files = (key for key, seconds in self.files.stored() if seconds >= age)
+        while keys := list(itertools.islice(files, AT_ONCE)):
+            known = self._known(keys)
+            for key in keys:
+                if key not in known:
+                    log.warning("removed %s, which no row knows", key)
+                    discard(self.files, key)
+
+    def _known(self, keys):
+        """Those of `keys` that a row knows."""
+        names = [key.rpartition("/")[2] for key in keys]
+        marks = ", ".join("?" * len(names))
+        rows = self.database.rows(f"SELECT id, tenant FROM uploads WHERE id IN ({marks})", *names)
+        known = {upload_key(row["tenant"], row["id"]) for row in rows}
+        jobs = [name.partition("-")[0] for name in names]
+        rows = self.database.rows(
+            f"SELECT tenant, result FROM jobs WHERE state = 'completed' AND id IN ({marks})", *jobs
+        )
+        return known | {result_key(row["tenant"], json.loads(row["result"])["file"]) for row in rows}
 
 
 def erase(service, tenant, actor):

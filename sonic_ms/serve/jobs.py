@@ -5,10 +5,12 @@ claim may finish it: an attempt that was given back meanwhile changes nothing.
 """
 
 import json
+import math
 import secrets
 import time
 from dataclasses import dataclass, field
 
+from sonic_ms.serve import storage
 from sonic_ms.serve.database import Database
 
 ENDED = ("completed", "failed", "canceled", "expired")
@@ -78,15 +80,17 @@ class Jobs:
 
     def add(self, tenant, model, options, image, audio, extra, within=None):
         """A new queued job, stored. within: called with (connection, id) in the same transaction; it may raise."""
-        job = Job(f"video_{secrets.token_hex(16)}", tenant, "queued", model, options, image, audio, extra, time.time())
+        job = Job(f"video_{secrets.token_hex(16)}", tenant, "queued", model, options, image, audio, extra,
+                  self.database.now())  # fmt: skip
         with self.database.transaction() as connection:
             if within:
                 within(connection, job.id)
             connection.execute(
-                "INSERT INTO jobs (id, tenant, state, model, options, image, audio, extra, created_at) "
-                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
-                (job.id, tenant, model, json.dumps(options), image, audio, json.dumps(extra), job.created_at),
-            )
+                "INSERT INTO jobs (id, tenant, state, model, options, image, audio, extra, created_at, frames_total) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+                (job.id, tenant, model, json.dumps(options), image, audio, json.dumps(extra), job.created_at,
+                 extra.get("frames")),
+            )  # fmt: skip
             self._event(connection, job.id, "status")
         self._changed(job.id)
         return self.get(tenant, job.id)
@@ -125,6 +129,8 @@ class Jobs:
             if job and job.ended:
                 connection.execute("DELETE FROM jobs WHERE id = ?", (name,))
                 connection.execute("DELETE FROM events WHERE job = ?", (name,))
+                if job.state == "completed":
+                    storage.count(connection, tenant, results=-job.result["bytes"])
         self._changed(name)
         return job
 
@@ -139,6 +145,8 @@ class Jobs:
         """The next job, in_progress and ours for LEASE seconds, or None. The tenant with the fewest running jobs comes
         first, then the one that was served longest ago. busy: it would run beside others, which a job whose first
         attempt broke down has to wait for: who is to blame shows when it is alone."""
+        if not self.database.row("SELECT 1 AS one FROM jobs WHERE state = 'queued' AND cancel = 0 LIMIT 1"):
+            return None  # most looks find nothing, and need nobody to wait
         with self.database.transaction() as connection:
             row = connection.execute(
                 """SELECT first.seq, (SELECT attempt FROM jobs WHERE seq = first.seq) AS attempt FROM
@@ -149,7 +157,7 @@ class Jobs:
             ).fetchone()
             if row is None or (busy and row["attempt"]):
                 return None
-            now = time.time()
+            now = self.database.now()
             connection.execute(
                 "UPDATE jobs SET state = 'in_progress', owner = ?, lease_until = ?, attempt = attempt + 1, "
                 "started_at = coalesce(started_at, ?), stage = 'starting', frames_done = 0 WHERE seq = ?",
@@ -167,28 +175,30 @@ class Jobs:
 
     def renew(self, owner, names):
         """Hold our claims for another LEASE seconds."""
-        with self.database.transaction() as connection:
-            connection.executemany(
-                "UPDATE jobs SET lease_until = ? WHERE id = ? AND owner = ? AND state = 'in_progress'",
-                [(time.time() + LEASE, name, owner) for name in names],
+        marks = ", ".join("?" * len(names))
+        with self.database.transaction(alone=False, durable=False) as connection:
+            connection.execute(
+                f"UPDATE jobs SET lease_until = ? WHERE owner = ? AND state = 'in_progress' AND id IN ({marks})",
+                (self.database.now() + LEASE, owner, *names),
             )
 
     def progress(self, job, stage, done, total):
         """What a running job has reached. done, total: frames where the stage is "frames", else steps."""
         frames = {"frames_done": done, "frames_total": total} if stage == "frames" else {}
         columns = {"stage": stage, **frames}
-        with self.database.transaction() as connection:
+        with self.database.transaction(alone=False, durable=False) as connection:
             sets = ", ".join(f"{name} = ?" for name in columns)
-            connection.execute(
+            ours = connection.execute(
                 f"UPDATE jobs SET {sets} WHERE id = ? AND owner = ? AND attempt = ? AND state = 'in_progress'",
                 (*columns.values(), job.id, job.owner, job.attempt),
-            )
-            self._event(connection, job.id, "progress")
+            ).rowcount
+            if ours:
+                self._event(connection, job.id, "progress")
         self._changed(job.id)
 
     def finish(self, job, state, result=None, error=None):
-        """End a job that we own; whether it was still ours and running."""
-        now = time.time()
+        """End a job that we own; whether it ended so. It may be said again when an answer got lost on its way."""
+        now = self.database.now()
         with self.database.transaction() as connection:
             done = connection.execute(
                 "UPDATE jobs SET state = ?, completed_at = ?, expires_at = ?, result = ?, error = ?, owner = NULL, "
@@ -198,8 +208,17 @@ class Jobs:
             ).rowcount  # fmt: skip
             if done:
                 self._after(connection, job.id, state)
+            else:
+                done = self._was_ended(connection, job, state, result)
         self._changed(job.id)
         return bool(done)
+
+    @staticmethod
+    def _was_ended(connection, job, state, result):
+        row = connection.execute(
+            "SELECT result FROM jobs WHERE id = ? AND attempt = ? AND state = ?", (job.id, job.attempt, state)
+        ).fetchone()
+        return row is not None and (json.loads(row["result"]) if row["result"] else None) == (result or None)
 
     def give_back(self, job, reason, counted=True):
         """Put a claimed job back into the queue, or fail it with `reason` when it had its attempts. counted: this
@@ -214,7 +233,7 @@ class Jobs:
         return state
 
     def _give_back(self, connection, row, reason, counted):
-        now = time.time()
+        now = self.database.now()
         if row["cancel"]:
             state, error = "canceled", {"code": "canceled", "message": "canceled", "status": 409}
         elif counted and row["attempt"] >= ATTEMPTS:
@@ -238,9 +257,12 @@ class Jobs:
 
     def take_back(self, everything=False):
         """Put jobs back whose owner is gone: those past their lease, or at the start of the only server all of them."""
+        if time.monotonic() - self.database.back_at < LEASE:
+            return 0  # nobody could renew a lease while the database was away
+        until = math.inf if everything else self.database.now()
         with self.database.transaction() as connection:
             rows = connection.execute(
-                "SELECT * FROM jobs WHERE state = 'in_progress' AND (? OR lease_until < ?)", (everything, time.time())
+                "SELECT * FROM jobs WHERE state = 'in_progress' AND lease_until < ?", (until,)
             ).fetchall()
             for row in rows:
                 self._give_back(connection, row, "the server or its worker ended while the video was made", True)
@@ -252,9 +274,9 @@ class Jobs:
         """Ask for the end of a job: at once where it is queued, soon where it runs. The job, or None."""
         with self.database.transaction() as connection:
             where = (name, tenant)
-            now = time.time()
+            now = self.database.now()
             connection.execute(
-                "UPDATE jobs SET cancel = max(cancel, 1) WHERE id = ? AND tenant = ? AND state = 'in_progress'", where
+                "UPDATE jobs SET cancel = 1 WHERE id = ? AND tenant = ? AND state = 'in_progress' AND cancel = 0", where
             )
             error = json.dumps({"code": "canceled", "message": "canceled before it began", "status": 409})
             if connection.execute(
@@ -321,24 +343,25 @@ class Jobs:
     def speed(self, model):
         """Seconds of work a frame takes with a model, of its last jobs; None when unknown."""
         rows = self.database.rows(
-            "SELECT json_extract(result, '$.work_seconds') AS work, frames_total AS frames FROM jobs "
-            "WHERE state = 'completed' AND model = ? AND frames_total > 0 ORDER BY seq DESC LIMIT 20", model,
+            "SELECT result, frames_total AS frames FROM jobs WHERE state = 'completed' AND model = ? "
+            "AND frames_total > 0 ORDER BY seq DESC LIMIT 20", model,
         )  # fmt: skip
-        work, frames = sum(row["work"] for row in rows), sum(row["frames"] for row in rows)
+        work = sum(json.loads(row["result"])["work_seconds"] for row in rows)
+        frames = sum(row["frames"] for row in rows)
         return work / frames if rows else None
 
     def eta(self, job):
         """Seconds until a job will be done, from the speed of those before it; None while nobody knows."""
-        total = job.frames_total or job.extra.get("frames")
+        total = job.frames_total
         if job.ended or not total or not (speed := self.speed(job.model)):
             return None
         left = (total - job.frames_done) * speed
         if job.state == "queued":
             row = self.database.row(
-                "SELECT sum(coalesce(frames_total, json_extract(extra, '$.frames')) - frames_done) AS frames FROM jobs "
+                "SELECT CAST(coalesce(sum(frames_total - frames_done), 0) AS BIGINT) AS frames FROM jobs "
                 "WHERE state = 'in_progress' OR (state = 'queued' AND seq < ?)", job.seq,
             )  # fmt: skip
-            left += (row["frames"] or 0) * speed / self.slots
+            left += row["frames"] * speed / self.slots
         return round(left, 1)
 
     def webhook(self, job):

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 
 from sonic_ms import __version__
+from sonic_ms.serve import storage
 
 JOB_SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 14400)
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
@@ -52,7 +53,9 @@ class _Now:
         count = {row["state"]: row["n"] for row in rows}
         yield _gauge("sonic_ms_queue_depth", "Jobs that wait", count.get("queued", 0))
         yield _gauge("sonic_ms_jobs_running", "Jobs that are being made", count.get("in_progress", 0))
-        yield _gauge("sonic_ms_storage_bytes", "Bytes of uploads and results", self.service.bytes_used())
+        yield _gauge(
+            "sonic_ms_storage_bytes", "Bytes of uploads and results", sum(storage.used(self.service.database).values())
+        )
         yield _gauge("sonic_ms_workers_ready", "Workers with a loaded model", self.service.slots.ready)
         info = GaugeMetricFamily("sonic_ms_build_info", "What runs here", labels=("version", "model"))
         info.add_metric((__version__, self.service.model), 1)

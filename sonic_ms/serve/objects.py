@@ -19,8 +19,9 @@ MISSING = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 class S3Files:
     """Files in a bucket, with the methods of files.LocalFiles, and `read`.
 
-    address: s3://BUCKET/PREFIX, and ?endpoint=URL where AWS_ENDPOINT_URL does not say it. Keys and region as boto3 finds
-    them. Raises UsageError when the bucket is not there or may not be written, EngineError without boto3 or an answer.
+    address: s3://BUCKET/PREFIX, and ?endpoint=URL where AWS_ENDPOINT_URL does not say it. Keys and region as boto3
+    finds them. Raises UsageError when the bucket is not there or may not be written, EngineError without boto3 or an
+    answer.
     """
 
     def __init__(self, address):
@@ -35,7 +36,7 @@ class S3Files:
 
     def _prove(self):
         """Write and remove a small file: what a server must be able to do."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError, ParamValidationError
 
         key = self._key(f".check-{secrets.token_hex(8)}")
         try:
@@ -53,6 +54,8 @@ class S3Files:
                     "DeleteObject and ListBucket"
                 ) from error
             raise EngineError(f"--files {self.address}: the store answers {code}; try again") from error
+        except ParamValidationError as error:
+            raise UsageError(f"--files {self.address}: {self.bucket!r} cannot be the name of a bucket") from error
         except _failures() as error:
             raise EngineError(f"--files {self.address}: {_say(error)}") from error
 
@@ -112,7 +115,7 @@ class S3Files:
         with self._asking(key) as where:
             self._client.delete_object(**where)
 
-    def keys(self):
+    def stored(self):
         now = datetime.datetime.now(datetime.timezone.utc)
         prefix = self._key("")
         with self._asking():

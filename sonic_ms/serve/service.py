@@ -14,9 +14,9 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from sonic_ms.errors import UsageError
-from sonic_ms.serve import audit, webhooks
-from sonic_ms.serve.database import Database
-from sonic_ms.serve.events import Hub
+from sonic_ms.serve import audit, idempotency, storage, webhooks
+from sonic_ms.serve.database import open_database
+from sonic_ms.serve.events import Follower, Hub
 from sonic_ms.serve.files import Folders, discard, open_files, result_key, upload_key
 from sonic_ms.serve.janitor import Janitor
 from sonic_ms.serve.jobs import Jobs
@@ -39,14 +39,15 @@ class Service:
     def __init__(self, settings, model):
         self.settings, self.model = settings, model
         self.folders = Folders(settings.data)
-        self._lock = only_one(settings.data)
         self.files = open_files(settings.files or settings.data)
-        self.database = Database(settings.data)
+        self._lock = only_one(settings.data)
+        self.database = open_database(settings.database, settings.data)
         self.jobs = Jobs(self.database, settings.keep_results)
         self.jobs.slots = settings.slots
         self.uploads = Uploads(settings, self.database, self.files)
         self.tenants = Tenants(self.database)
         self.hub = Hub()
+        self.follower = Follower(self.database, self.hub)
         self.making = CapacityLimiter(MAKING)
         self.slots = Slots(settings, self.jobs, self.folders, self.files, self.watch)
         self.metrics = Metrics(self)
@@ -66,6 +67,8 @@ class Service:
         self.janitor.start()
         self.slots.start()
         self.sender.start()
+        if self.database.shared:
+            self.follower.start()
 
     def drain(self):
         """From now on not ready; streams of events end."""
@@ -77,6 +80,8 @@ class Service:
         self.drain()
         self.slots.stop()
         self.sender.stop()
+        if self.database.shared:
+            self.follower.stop()
         self.janitor.stop()
         self.database.close()
         os.close(self._lock)
@@ -84,11 +89,8 @@ class Service:
     # -- what a request does
 
     def add(self, caller, wanted, uploads, key, fingerprint, request_id, traceparent):
-        """(Job, whether it is new) in the queue. key: an Idempotency-Key."""
+        """A new Job in the queue. key: an Idempotency-Key, which this request holds."""
         image, audio = uploads["input_reference"], uploads["audio_reference"]
-        known = self._known(caller.tenant, key, fingerprint)
-        if known:
-            return known, False
         frames = self.check(image, audio, wanted.options)
         extra = {"prompt": wanted.prompt, "metadata": wanted.metadata, "webhook_url": wanted.webhook_url,
                  "consent": wanted.consent, "request_id": request_id, "traceparent": traceparent, "frames": frames,
@@ -97,37 +99,16 @@ class Service:
         def within(connection, name):
             self._quota(connection, caller, frames)
             if key:
-                self._keep_key(connection, caller.tenant, key, fingerprint, name)
+                idempotency.keep(connection, caller.tenant, key, fingerprint, name)
             audit.append(
                 connection, caller.tenant, caller.key, "job.created", name, image=image.sha256, audio=audio.sha256,
                 consent=wanted.consent, consent_version=self.settings.consent_version,
                 visible_label=wanted.options.get("visible_label"),
             )  # fmt: skip
 
-        try:
-            job = self.jobs.add(caller.tenant, self.model, wanted.options, image.id, audio.id, extra, within)
-        except KeyTaken:
-            return self._known(caller.tenant, key, fingerprint), False
+        job = self.jobs.add(caller.tenant, self.model, wanted.options, image.id, audio.id, extra, within)
         self._log("accepted", job)
-        return job, True
-
-    def _known(self, tenant, key, fingerprint):
-        """The job that a key made before, or None. Problem 422 when that was another request, 410 when it is gone."""
-        row = key and self.database.row("SELECT * FROM idempotency WHERE tenant = ? AND key = ?", tenant, key)
-        if not row:
-            return None
-        if row["fingerprint"] != fingerprint:
-            raise Problem(422, "idempotency_key_reused", f"Idempotency-Key {key[:80]!r} was used for another request; "
-                          "take a new one")  # fmt: skip
-        if job := self.jobs.get(tenant, row["job"]):
-            return job
-        raise Problem(410, "deleted", f"Idempotency-Key {key[:80]!r} made {row['job']}, which was deleted")
-
-    @staticmethod
-    def _keep_key(connection, tenant, key, fingerprint, name):
-        row = (tenant, key, fingerprint, name, time.time())
-        if not connection.execute("INSERT OR IGNORE INTO idempotency VALUES (?, ?, ?, ?, ?)", row).rowcount:
-            raise KeyTaken
+        return job
 
     def _quota(self, connection, caller, frames):
         limits, tenant = caller.limits, caller.tenant
@@ -184,23 +165,11 @@ class Service:
 
     def store(self, caller, kind, file, kept, param):
         """Keep a file of a request; Upload. Problem, also for what the tenant or the disk has no room for."""
-        row = self.database.row("SELECT sum(bytes) AS n FROM uploads WHERE tenant = ?", caller.tenant)
-        if (row["n"] or 0) + self.bytes_of_results(caller.tenant) > caller.limits.bytes:
+        if sum(storage.used(self.database, caller.tenant).values()) > caller.limits.bytes:
             raise Problem(413, "storage_limit", f"{caller.limits.bytes >> 20} MB of files are the limit; delete some")
-        if self.bytes_used() > self.settings.max_storage:
+        if sum(storage.used(self.database).values()) > self.settings.max_storage:
             raise Problem(507, "storage_full", "the service has no room for more files; try later")
         return self.uploads.store(caller.tenant, kind, file.file, file.filename, kept, param)
-
-    def bytes_of_results(self, tenant=None):
-        where, values = ("tenant = ? AND ", (tenant,)) if tenant else ("", ())
-        row = self.database.row(
-            f"SELECT sum(json_extract(result, '$.bytes')) AS n FROM jobs WHERE {where}state = 'completed'", *values
-        )
-        return row["n"] or 0
-
-    def bytes_used(self):
-        row = self.database.row("SELECT sum(bytes) AS n FROM uploads")
-        return (row["n"] or 0) + self.bytes_of_results()
 
     def rate(self, caller):
         """Count a request. Problem 429."""
@@ -233,8 +202,11 @@ class Service:
     def expire(self, job):
         """The result of a job goes: first the row says so."""
         with self.database.transaction() as connection:
-            connection.execute("UPDATE jobs SET state = 'expired' WHERE id = ? AND state = 'completed'", (job.id,))
-            audit.append(connection, job.tenant, "service", "job.expired", job.id)
+            if connection.execute(
+                "UPDATE jobs SET state = 'expired' WHERE id = ? AND state = 'completed'", (job.id,)
+            ).rowcount:
+                storage.count(connection, job.tenant, results=-job.result["bytes"])
+                audit.append(connection, job.tenant, "service", "job.expired", job.id)
         discard(self.files, result_key(job.tenant, job.result["file"]))
 
     # -- what is told of it
@@ -244,11 +216,13 @@ class Service:
         result = job.result
         seconds = result["frames"] / result["fps"] if result else 0
         connection.execute(
-            "INSERT INTO usage VALUES (?, ?, 1, ?, ?) ON CONFLICT (tenant, day) DO UPDATE SET jobs = jobs + 1, "
-            "video_seconds = video_seconds + excluded.video_seconds, "
-            "work_seconds = work_seconds + excluded.work_seconds",
+            "INSERT INTO usage VALUES (?, ?, 1, ?, ?) ON CONFLICT (tenant, day) DO UPDATE SET jobs = usage.jobs + 1, "
+            "video_seconds = usage.video_seconds + excluded.video_seconds, "
+            "work_seconds = usage.work_seconds + excluded.work_seconds",
             (job.tenant, today(), seconds, result.get("work_seconds", 0)),
         )
+        if job.state == "completed":
+            storage.count(connection, job.tenant, results=result["bytes"])
         audit.append(connection, job.tenant, "service", f"job.{job.state}", job.id, sha256=result.get("sha256"))
 
     def watch(self, event, job, more):
@@ -279,10 +253,6 @@ class Service:
         self.metrics.seconds.labels(route, method).observe(seconds)
         log.info("%s %s", method, route, extra={"request_id": request_id, "route": route, "method": method,
                                                 "status": status, "seconds": round(seconds, 4)})  # fmt: skip
-
-
-class KeyTaken(Exception):
-    """Another request with the same Idempotency-Key was quicker."""
 
 
 def today():

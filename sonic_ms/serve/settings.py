@@ -11,7 +11,8 @@ LOCAL = "local"  # the tenant of a server on loopback without keys
 
 @dataclass(frozen=True)
 class Settings:
-    """data: folder of what is this server's alone, and of all else that has no other place. local: no keys, one tenant. Sizes in bytes, times in seconds."""
+    """data: folder of what is this server's alone, and of all else that has no other place. local: no keys, one tenant.
+    Sizes in bytes, times in seconds."""
 
     data: Path
     database: str | None = None  # postgresql://...; else a file in data

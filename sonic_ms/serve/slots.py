@@ -27,7 +27,8 @@ REST = (0.5, 2.0, 10.0, 30.0)  # seconds before a worker is started again after 
 class Slots:
     """All slots of a server.
 
-    jobs: jobs.Jobs. folders: files.Folders. files: a file store. watch: called with (event, Job or None, dict), for metrics and logs.
+    jobs: jobs.Jobs. folders: files.Folders. files: a file store. watch: called with (event, Job or None, dict), for
+    metrics and logs.
     """
 
     def __init__(self, settings, jobs, folders, files, watch=lambda event, job, more: None):

@@ -1,6 +1,7 @@
 """/v1/videos/sync: one request, one video. A client that goes away cancels it."""
 
 import asyncio
+import contextlib
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -8,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from sonic_ms.serve import create
 from sonic_ms.serve.access import Creator, TheService
 from sonic_ms.serve.content import content
-from sonic_ms.serve.problems import Problem
+from sonic_ms.serve.problems import Problem, Unavailable
 
 router = APIRouter(tags=["videos"])
 LOOK = 1.0  # seconds between two looks at whether the client is still there
@@ -26,9 +27,13 @@ async def make(request: Request, service: TheService, caller: Creator):
                 await asyncio.wait_for(changed.wait(), LOOK)
             except asyncio.TimeoutError:
                 if await request.is_disconnected():
-                    await run_in_threadpool(service.jobs.cancel, tenant, name)
+                    with contextlib.suppress(Unavailable):
+                        await run_in_threadpool(service.jobs.cancel, tenant, name)
             changed.clear()
-            job = await run_in_threadpool(service.jobs.get, tenant, name)
+            try:
+                job = await run_in_threadpool(service.jobs.get, tenant, name)
+            except Unavailable:  # the job goes on, and so does who waits for it
+                continue
             if job is None:
                 raise Problem(410, "deleted", f"{name} was deleted while it was made")
     if job.state != "completed":

@@ -6,10 +6,12 @@ import secrets
 import time
 from dataclasses import dataclass
 
+from sonic_ms.serve import storage
 from sonic_ms.serve.files import discard, upload_key
 from sonic_ms.serve.problems import Problem, not_found
 
 KINDS = ("image", "audio")
+IN_USE = "SELECT 1 FROM jobs WHERE tenant = ? AND (image = ? OR audio = ?) AND state IN ('queued', 'in_progress')"
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Uploads:
             raise Problem(507, "storage_full", f"{param}: cannot be stored ({error.strerror}); try later") from error
         row = Upload(upload, tenant, kind, shown, reader.bytes, reader.digest.hexdigest(), time.time(), int(kept))
         try:
-            with self.database.transaction() as connection:
+            with self.database.transaction(alone=False) as connection:
                 connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(row).values()))
+                storage.count(connection, tenant, uploads=row.bytes)
         except BaseException:
             discard(self.files, key)
             raise
@@ -95,20 +98,20 @@ class Uploads:
 
     def in_use(self, tenant, name):
         """Whether a job that has not ended needs an upload."""
-        return self.database.row(
-            "SELECT 1 FROM jobs WHERE tenant = ? AND ? IN (image, audio) AND state IN ('queued', 'in_progress')",
-            tenant, name,
-        ) is not None  # fmt: skip
+        return self.database.row(IN_USE, tenant, name, name) is not None
 
     def remove(self, tenant, name, by_force=False):
         """Forget an upload and its file; whether there was one. Problem 409 while a job needs it, unless by_force."""
-        if not by_force and self.in_use(tenant, name):
-            raise Problem(409, "in_use", f"upload {name} is used by a job that has not ended; cancel that first")
         with self.database.transaction() as connection:
-            gone = connection.execute("DELETE FROM uploads WHERE id = ? AND tenant = ?", (name, tenant)).rowcount
-        if gone:
+            if not by_force and connection.execute(IN_USE, (tenant, name, name)).fetchone():
+                raise Problem(409, "in_use", f"upload {name} is used by a job that has not ended; cancel that first")
+            row = connection.execute("SELECT bytes FROM uploads WHERE id = ? AND tenant = ?", (name, tenant)).fetchone()
+            if row:
+                connection.execute("DELETE FROM uploads WHERE id = ?", (name,))
+                storage.count(connection, tenant, uploads=-row["bytes"])
+        if row:
             discard(self.files, upload_key(tenant, name))
-        return bool(gone)
+        return row is not None
 
 
 def too_large(param, limit):

@@ -12,11 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sonic_ms.serve.addresses import Refused, post
+from sonic_ms.serve.problems import Unavailable
 
 log = logging.getLogger("sonic_ms.serve")
 
 SENDERS = 4  # at once: one slow receiver does not hold up the others
 LOOK = 1.0  # seconds between two looks at the table
+HOLD = 60.0  # seconds that a server has for one attempt, before another takes it for dead and sends again
 
 
 def sign(secret, name, at, body):
@@ -77,12 +79,22 @@ class Sender:
 
     def _deliver(self, row):
         try:
-            problem = self._try(row)
-            self._note(row, problem)
+            if self._is_ours(row):
+                problem = self._try(row)
+                while not self._noted(row, problem) and not self._stopping.wait(LOOK):
+                    pass
         except Exception:
             log.exception("a webhook stumbled")
         finally:
             self._busy.discard(row["id"])
+
+    def _is_ours(self, row):
+        """Whether this server is the one that sends it now: the first to put off its next time."""
+        with self.database.transaction(alone=False) as connection:
+            return connection.execute(
+                "UPDATE webhooks SET next_at = ? WHERE id = ? AND state = 'waiting' AND next_at = ?",
+                (time.time() + HOLD, row["id"], row["next_at"]),
+            ).rowcount
 
     def _try(self, row):
         """What went wrong, or None."""
@@ -100,6 +112,14 @@ class Sender:
             return None
         return f"answered {status}" + (", which is not followed" if 300 <= status < 400 else "")
 
+    def _noted(self, row, problem):
+        """Write down how it went; whether that could be done."""
+        try:
+            self._note(row, problem)
+        except Unavailable:
+            return False
+        return True
+
     def _note(self, row, problem):
         attempts = row["attempts"] + 1
         if problem is None:
@@ -108,7 +128,7 @@ class Sender:
             state, next_at = "given_up", None
         else:
             state, next_at = "waiting", time.time() + self.pauses[attempts - 1]
-        with self.database.transaction() as connection:
+        with self.database.transaction(alone=False) as connection:
             connection.execute("UPDATE webhooks SET attempts = ?, state = ?, next_at = ?, last = ? WHERE id = ?",
                                (attempts, state, next_at, problem, row["id"]))  # fmt: skip
         self.sent({"delivered": "ok", "given_up": "given_up", "waiting": "failed"}[state])

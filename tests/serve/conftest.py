@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -68,6 +69,49 @@ def client_of(folder, local=True, wait=20, **settings):
         yield client
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL for all tests; who restarts it waits until it is back."""
+    from tests.support.postgres import PostgresServer
+
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A server that speaks S3. A test that lets it refuse says when it ends."""
+    from tests.support.s3 import KEYS, S3Server
+
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster(postgres, s3):
+    """Settings of servers that share a new database and a new bucket."""
+    name = f"test{secrets.token_hex(6)}"
+    yield {"database": postgres.create(name), "files": s3.create(name)}
+    s3.refusing = None
+    postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+BOTH = ("one machine", pytest.param("cluster", marks=pytest.mark.needs("postgresql")))
+
+
+@pytest.fixture(params=BOTH)
+def place(request):
+    """Settings of a server: SQLite and a folder, or PostgreSQL and S3."""
+    return {} if request.param == "one machine" else request.getfixturevalue("cluster")
+
+
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Function (settings) -> context manager of a Client of a service with the worker that pretends."""
@@ -82,6 +126,13 @@ def start(tmp_path, monkeypatch):
 @pytest.fixture
 def client(start):
     with start() as client:
+        yield client
+
+
+@pytest.fixture
+def anywhere(start, place):
+    """A client at each place."""
+    with start(**place) as client:
         yield client
 
 

@@ -5,6 +5,7 @@ python -m tests.serve.fuzz --requests 20000
 
 import argparse
 import contextlib
+import json
 import random
 import sys
 import tempfile
@@ -103,7 +104,8 @@ def left_behind(service):
         time.sleep(0.1)
     time.sleep(0.5)
     known = {row["id"] for row in service.database.rows("SELECT id FROM uploads")}
-    known |= {row["f"] for row in service.database.rows("SELECT json_extract(result, '$.file') AS f FROM jobs")}
+    rows = service.database.rows("SELECT result FROM jobs WHERE result IS NOT NULL")
+    known |= {json.loads(row["result"])["file"] for row in rows}
     there = {path.name for path in service.folders.data.glob("tenants/*/*/*")}
     return (there - known) | {path.name for path in (service.folders.data / "work").iterdir()}
 

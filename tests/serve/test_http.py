@@ -131,7 +131,8 @@ def test_lists_have_pages(client):
     assert client.get("/v1/videos?limit=0").status_code == 422
 
 
-def test_content_in_ranges_and_not_at_all(client):
+def test_content_in_ranges_and_not_at_all(anywhere):
+    client = anywhere
     name = client.make().json()["id"]
     client.until(name, "completed")
     whole = client.get(f"/v1/videos/{name}/content")
@@ -142,6 +143,8 @@ def test_content_in_ranges_and_not_at_all(client):
     assert client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=999999-"}).status_code == 416
     again = client.get(f"/v1/videos/{name}/content", headers={"If-None-Match": whole.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    tail = client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=-5"})
+    assert (tail.status_code, tail.content) == (206, whole.content[-5:])
     old = client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=0-1", "If-Range": '"other"'})
     assert (old.status_code, old.content) == (200, whole.content)
     assert client.head(f"/v1/videos/{name}/content").headers["content-length"] == str(len(whole.content))

@@ -5,15 +5,20 @@ import time
 
 import pytest
 
-from sonic_ms.serve.database import Database
+from sonic_ms.serve.database import open_database
 from sonic_ms.serve.jobs import Jobs
 
 
 @pytest.fixture
-def jobs(tmp_path):
-    database = Database(tmp_path)
+def jobs(tmp_path, place):
+    database = open_database(place.get("database"), tmp_path)
     yield Jobs(database)
     database.close()
+
+
+@pytest.fixture
+def start(start, place):
+    return lambda **settings: start(**place, **settings)
 
 
 def add(jobs, tenant="a", **extra):
@@ -48,7 +53,8 @@ def test_two_attempts_then_failed_with_a_reason(client, seed, words):
 def test_cancel_frees_the_processor_within_two_seconds(client, seed):
     """A job that can be cancelled and a process that hears neither that nor SIGTERM."""
     name = client.make(seed).json()["id"]
-    client.until(name, "in_progress")
+    while client.until(name, "in_progress")["stage"] != "frames":  # its worker has it
+        time.sleep(0.02)
     worker = client.service.slots.slots[0].worker.process.pid
     started = time.monotonic()
     assert client.post(f"/v1/videos/{name}/cancel").status_code in (200, 202)
@@ -87,11 +93,10 @@ def test_delete_of_a_running_job(client):
     assert client.delete(f"/v1/videos/{name}").json() == {"id": name, "object": "video.deleted", "deleted": True}
     assert client.get(f"/v1/videos/{name}").status_code == 404
     end = time.monotonic() + 3
-    folders = client.service.folders
-    while client.service.database.row("SELECT 1 FROM jobs") or list(folders.data.glob("tenants/*/*/*")):
+    while client.service.database.row("SELECT 1 FROM jobs") or list(client.service.files.stored()):
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert list((folders.data / "work").iterdir()) == []
+    assert list((client.service.folders.data / "work").iterdir()) == []
 
 
 def test_nothing_is_lost_when_the_server_ends(start):
@@ -109,13 +114,14 @@ def test_a_claim_that_is_not_renewed_goes_back(jobs):
     add(jobs)
     lost = jobs.claim("server 1")
     assert jobs.take_back() == 0
-    jobs.database.connection.execute("UPDATE jobs SET lease_until = 1")
+    with jobs.database.transaction() as connection:
+        connection.execute("UPDATE jobs SET lease_until = 1")
     assert jobs.take_back() == 1
     again = jobs.claim("server 2")
     assert (again.id, again.attempt) == (lost.id, 2)
     assert not jobs.finish(lost, "completed", {"file": "late"})  # the first server was only slow
     assert jobs.get("a", lost.id).state == "in_progress"
-    assert jobs.finish(again, "completed", {"file": "right", "frames": 1, "fps": 25})
+    assert jobs.finish(again, "completed", {"file": "right", "bytes": 1, "frames": 1, "fps": 25})
     assert jobs.get("a", lost.id).result["file"] == "right"
 
 
