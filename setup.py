@@ -68,6 +68,7 @@ EXTRAS = {
         "standardwebhooks>=1.0",
         "psycopg[binary]>=3.2",
         "boto3>=1.36",
+        "ray==2.60.0",
         "moto[s3]==5.2.5",  # a server that speaks S3
         "flask>=3",  # for moto's server
         "flask-cors>=5",

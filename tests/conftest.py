@@ -59,6 +59,10 @@ def _unshare():
         raise PermissionError("this system lets no process give up its network")
 
 
+def _ray():
+    import ray  # noqa: F401
+
+
 def _pipecat():
     import pipecat.pipeline.pipeline  # noqa: F401
 
@@ -81,6 +85,7 @@ NEEDS = {  # scripts/test installs them; each raises without it
     "chromium": _chromium,
     "recordings": _recordings,
     "unshare": _unshare,
+    "ray": _ray,
     "pipecat": _pipecat,
     "livekit": _livekit,
     "postgresql": _postgresql,

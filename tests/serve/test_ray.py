@@ -5,14 +5,12 @@ import time
 
 import pytest
 
-pytest.importorskip("ray")
-
 from sonic_ms.serve import actors
 from tests.serve.conftest import client_of
 from tests.support.fake_remote import FakeRemote
 from tests.support.ray_cluster import add_node, cluster, node_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
 CHIP = "Ascend310P3"
 
