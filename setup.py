@@ -32,7 +32,7 @@ EXTRAS = {
     "live": ["aiortc>=1.13", "fastapi>=0.115", "uvicorn>=0.30", "websockets>=13"],  # sonic-ms live
     "agents": ["pipecat-ai>=1.14", "livekit-agents>=1.8"],  # integrations/
     "hub": ["huggingface_hub>=0.26"],  # sonic-ms fetch base
-    "cluster": ["psycopg[binary]>=3.2", "boto3>=1.36"],  # serve on several machines
+    "cluster": ["psycopg[binary]>=3.2", "boto3>=1.36", "ray>=2.52"],  # serve on several machines
     "serve": [
         "fastapi>=0.115",
         "uvicorn>=0.30",
@@ -75,6 +75,7 @@ EXTRAS = {
         "standardwebhooks>=1.0",
         "psycopg[binary]>=3.2",
         "boto3>=1.36",
+        "ray==2.60.0",
         "moto[s3]==5.2.5",  # a server that speaks S3
         "flask>=3",  # for moto's server
         "flask-cors>=5",

@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 from starlette.testclient import TestClient
 
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 from sonic_ms.serve.app import create_app
 from sonic_ms.serve.jobs import Jobs
 from sonic_ms.serve.postgres import Postgres
@@ -145,7 +145,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=100)
     args = parser.parse_args()
-    slots.WORKER = FAKE
+    process.WORKER = FAKE
     server = PostgresServer(fast=False)
     try:
         url = server.start().create("cost")

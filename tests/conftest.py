@@ -74,6 +74,10 @@ def _clamd():
         raise FileNotFoundError("no command clamd; apt-get install --no-install-recommends clamav-daemon")
 
 
+def _ray():
+    import ray  # noqa: F401
+
+
 def _pipecat():
     import pipecat.pipeline.pipeline  # noqa: F401
 
@@ -99,6 +103,7 @@ NEEDS = {  # scripts/test installs them; each raises without it
     "docker-compose": _docker_compose,
     "systemd-analyze": _systemd_analyze,
     "clamd": _clamd,
+    "ray": _ray,
     "pipecat": _pipecat,
     "livekit": _livekit,
     "postgresql": _postgresql,

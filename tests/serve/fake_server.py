@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from sonic_ms.cli import main
-from sonic_ms.serve import slots
+from sonic_ms.serve import process
 
-slots.WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
+process.WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 
 if __name__ == "__main__":
     sys.exit(main(["serve", "--port", "0", *sys.argv[1:]]))

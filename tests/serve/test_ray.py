@@ -5,14 +5,12 @@ import time
 
 import pytest
 
-pytest.importorskip("ray")
-
 from sonic_ms.serve import actors
 from tests.serve.conftest import client_of
 from tests.support.fake_remote import FakeRemote
 from tests.support.ray_cluster import add_node, cluster, node_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
 CHIP = "Ascend310P3"
 
@@ -98,7 +96,7 @@ def test_a_job_outlives_the_node_that_made_it(nodes, client):
     assert video["attempt"] == 1, "that a node is lost is not the job's fault"
     events = [event for _, event, _ in client.service.jobs.events(name)]
     assert events.count("completed") == 1
-    files = list((client.service.settings.data / "tenants").glob("*/results/*"))
+    files = list((client.service.settings.data / "tenants").glob(f"*/results/{name}*"))
     assert [one.stem for one in files] == [f"{name}-1"]
     until_gone(pids, 5)
 
