@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from sonic_ms.errors import UsageError
-from sonic_ms.serve import audit, webhooks
+from sonic_ms.serve import audit, clamav, webhooks
 from sonic_ms.serve.database import Database
 from sonic_ms.serve.events import Hub
 from sonic_ms.serve.files import Folders, remove
@@ -188,6 +188,8 @@ class Service:
             raise Problem(413, "storage_limit", f"{caller.limits.bytes >> 20} MB of files are the limit; delete some")
         if self.bytes_used() > self.settings.max_storage:
             raise Problem(507, "storage_full", "the service has no room for more files; try later")
+        if self.settings.clamav:
+            clamav.check(self.settings.clamav, file.file, param)
         return self.uploads.store(caller.tenant, kind, file.file, file.filename, kept, param)
 
     def bytes_of_results(self, tenant=None):
