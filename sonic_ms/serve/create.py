@@ -34,7 +34,7 @@ def from_fields(request, service, caller, key, fields):
                 one = service.uploads.need(caller.tenant, kind, given, param)
             uploads[param] = one
         job, new = service.add(caller, wanted, uploads, key, fingerprint(wanted, uploads),
-                               request.state.request_id, request.headers.get("traceparent"))  # fmt: skip
+                               request.state.request_id, request.state.traceparent)  # fmt: skip
     except BaseException:
         for one in stored:
             service.uploads.remove(caller.tenant, one.id)

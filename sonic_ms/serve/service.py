@@ -24,6 +24,7 @@ from sonic_ms.serve.metrics import Metrics
 from sonic_ms.serve.problems import Problem
 from sonic_ms.serve.slots import Slots
 from sonic_ms.serve.tenants import Tenants
+from sonic_ms.serve.tracing import open_tracing
 from sonic_ms.serve.uploads import Uploads
 
 log = logging.getLogger("sonic_ms.serve")
@@ -38,6 +39,7 @@ class Service:
 
     def __init__(self, settings, model):
         self.settings, self.model = settings, model
+        self.tracing = open_tracing()
         self.folders = Folders(settings.data)
         self._lock = only_one(settings.data)
         self.database = Database(settings.data)
@@ -77,6 +79,7 @@ class Service:
         self.slots.stop()
         self.sender.stop()
         self.janitor.stop()
+        self.tracing.stop()
         self.database.close()
         os.close(self._lock)
 
@@ -258,6 +261,7 @@ class Service:
             self.metrics.wait.labels(job.model).observe(max(0.0, time.time() - job.created_at))
         elif event == "ended" and job.ended:
             self.metrics.ended(job)
+            self.tracing.job(job)
             if job.cancel == 2:
                 self.forget(job)
         elif event == "worker_ended":
