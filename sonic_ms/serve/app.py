@@ -94,7 +94,8 @@ class Outermost:
         request_id = given.get("x-request-id", "")
         if not re.fullmatch(r"[\w.-]{1,64}", request_id):
             request_id = f"req_{secrets.token_hex(8)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        span, traceparent = self.service.tracing.begin(scope["path"], given)
+        scope.setdefault("state", {}).update(request_id=request_id, traceparent=traceparent)
         started, status = time.perf_counter(), 0
 
         async def sending(message):
@@ -120,4 +121,5 @@ class Outermost:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in METHODS else "other"
+            self.service.tracing.end(span, method, route, status)
             self.service.answered(method, route, status, time.perf_counter() - started, request_id)

@@ -42,6 +42,8 @@ def serve_arguments(parser):
     add("--keep-days", type=float, default=7.0, help="days that videos are kept (default: 7)")
     add("--keep-inputs-hours", type=float, default=24.0, help="hours that photos and recordings are kept (default: 24)")
     add("--worker-memory", type=int, help="MB of address space of a worker (default: no limit)")
+    add("--clamav", metavar="SOCKET",
+        help="unix socket of clamd, which sees each upload before it is kept; no answer, no upload")  # fmt: skip
     add("--private-webhooks", action="store_true", help="deliver webhooks to private addresses too, and by plain http")
     operator_flags(parser)
 
@@ -118,6 +120,7 @@ def settings_of(args, local):
         max_storage=args.max_storage * MB, keep_results=args.keep_days * 86400,
         keep_inputs=args.keep_inputs_hours * 3600,
         worker_memory=args.worker_memory and args.worker_memory * MB, private_webhooks=args.private_webhooks,
+        clamav=args.clamav and Path(args.clamav),
         **_consent(args.consent),
     )  # fmt: skip
 

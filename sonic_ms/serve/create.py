@@ -42,7 +42,7 @@ def from_fields(request, service, caller, key, fields):
             uploads[param] = one
         digests = [one.sha256 for one in uploads.values()]
         return service.add(caller, wanted, uploads, key, fingerprint(wanted, digests), request.state.request_id,
-                           request.headers.get("traceparent")), True  # fmt: skip
+                           request.state.traceparent), True  # fmt: skip
     except BaseException:
         _undo(service, caller.tenant, stored, key)
         raise

@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from sonic_ms.errors import UsageError
-from sonic_ms.serve import audit, idempotency, storage, webhooks
+from sonic_ms.serve import audit, clamav, idempotency, storage, webhooks
 from sonic_ms.serve.database import open_database
 from sonic_ms.serve.events import Follower, Hub
 from sonic_ms.serve.files import Folders, discard, open_files, result_key, upload_key
@@ -25,6 +25,7 @@ from sonic_ms.serve.metrics import Metrics
 from sonic_ms.serve.problems import Problem
 from sonic_ms.serve.slots import Slots
 from sonic_ms.serve.tenants import Tenants
+from sonic_ms.serve.tracing import open_tracing
 from sonic_ms.serve.uploads import Uploads
 
 log = logging.getLogger("sonic_ms.serve")
@@ -39,6 +40,7 @@ class Service:
 
     def __init__(self, settings, model):
         self.settings, self.model = settings, model
+        self.tracing = open_tracing()
         self.folders = Folders(settings.data)
         self.files = open_files(settings.files or settings.data)
         self._lock = only_one(settings.data)
@@ -85,6 +87,7 @@ class Service:
         if self.database.shared:
             self.follower.stop()
         self.janitor.stop()
+        self.tracing.stop()
         self.database.close()
         os.close(self._lock)
 
@@ -176,6 +179,8 @@ class Service:
             raise Problem(413, "storage_limit", f"{caller.limits.bytes >> 20} MB of files are the limit; delete some")
         if sum(storage.used(self.database).values()) > self.settings.max_storage:
             raise Problem(507, "storage_full", "the service has no room for more files; try later")
+        if self.settings.clamav:
+            clamav.check(self.settings.clamav, file.file, param)
         return self.uploads.store(caller.tenant, kind, file.file, file.filename, kept, param)
 
     def rate(self, caller):
@@ -243,6 +248,7 @@ class Service:
             self.metrics.wait.labels(job.model).observe(max(0.0, time.time() - job.created_at))
         elif event == "ended" and job.ended:
             self.metrics.ended(job)
+            self.tracing.job(job)
             if job.cancel == 2:
                 self.forget(job)
         elif event == "worker_ended":

@@ -43,6 +43,7 @@ class Settings:
     max_storage: int = 20 << 30  # of all results and uploads; more are refused
     keep_results: float = 7 * 86400.0
     keep_inputs: float = 86400.0
+    clamav: Path | None = None  # socket of a clamd that sees every upload first
     private_webhooks: bool = False  # deliver to private addresses too, and by plain http: for closed networks
     webhook_pauses: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000)  # before each further attempt
 
