@@ -113,7 +113,8 @@ async def _bridge(socket, path, address):
     import websockets
     from websockets.asyncio.client import unix_connect
 
-    async with unix_connect(path, f"ws://live{address}", max_size=None, proxy=None) as session:
+    # close_timeout: a goodbye would wait behind frames that nobody reads, and the process is killed anyway
+    async with unix_connect(path, f"ws://live{address}", max_size=None, proxy=None, close_timeout=0.1) as session:
 
         async def inwards():
             while True:

@@ -45,7 +45,8 @@ class LiveSessions:
                 yield socket
         finally:
             self._tenants.remove(caller.tenant)
-            await asyncio.to_thread(self._ended, caller, name, time.monotonic() - started)
+            # shielded: a request that is cancelled meanwhile would take the note of its end along
+            await asyncio.shield(asyncio.to_thread(self._ended, caller, name, time.monotonic() - started))
 
     def _admit(self, caller):
         if self.count() >= self.most:

@@ -88,6 +88,7 @@ def test_a_tab_that_is_closed_frees_the_processor_within_two_seconds(client):
     with session(client, image=photo(client)) as socket:
         assert socket.receive_json()["type"] == "hello"
         assert len(processes()) == 1 and client.service.live.count() == 1
+        time.sleep(1.5)  # frames wait for a tab that does not read
     until(lambda: not processes() and not client.service.live.count(), seconds=2.0)
     assert not list(client.service.folders.data.glob("work/*"))
     assert not list(Path("/proc/self/fd").glob("*/socket"))
