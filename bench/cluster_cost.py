@@ -79,7 +79,7 @@ def numbers(connection):
 
 
 def whole_lives(server, url, count, connection):
-    """Per job: transactions, statements, milliseconds, bytes; from its request to its end, and until it is forgotten."""
+    """Per job: transactions, statements, milliseconds, bytes; from request to end, and until it is forgotten."""
     files = {"input_reference": ("me.jpg", b"image"), "audio_reference": ("me.wav", b"audio")}
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(data=Path(folder), database=url))
