@@ -57,7 +57,7 @@ class Server:
 
 
 def patiently(ask):
-    """The answer of ask(), asked again while it is 503, or 409 because the first is not answered yet: (answer, how often
+    """The answer of ask(), asked again while it is 503, or 409 because its key is in flight: (answer, how often
     it was refused)."""
     for refused in range(1000):
         answer = ask()
