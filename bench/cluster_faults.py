@@ -57,11 +57,14 @@ class Server:
 
 
 def patiently(ask):
-    """The answer of ask(), asked again while it is 503: (answer, how often it was refused)."""
+    """The answer of ask(), asked again while it is 503, or 409 because its key is in flight: (answer, how often
+    it was refused)."""
     for refused in range(1000):
         answer = ask()
-        if answer.status_code != 503:
+        if answer.status_code == 202:
             return answer, refused
+        if answer.json()["code"] not in ("database_unavailable", "files_unavailable", "idempotency_key_in_flight"):
+            raise SystemExit(answer.text)
         time.sleep(min(1.0, float(answer.headers["retry-after"])))
     raise SystemExit("refused for ever")
 

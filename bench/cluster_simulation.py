@@ -31,19 +31,20 @@ class Costs:
 
     start_seconds: float = 1.5  # to the first frame; of a cold start, a warm worker needs less
     seconds_a_second: float = 0.32  # of work, a second of speech
-    statements: tuple[int, ...] = (9, 9, 10)  # of the transactions alone: written, claimed, ended
-    beside: float = 4.0  # other transactions of a job: uploads, key, webhook
+    statements: tuple[int, ...] = (9, 9, 9)  # of the transactions alone: written, claimed, ended
+    beside: float = 4.3  # other transactions of a job: uploads, renewals, webhook
     forget: int = 3  # transactions alone of the janitor: two inputs and the video go
-    forget_statements: int = 7
-    log_bytes: int = 8500  # written to the database's log for a job
-    forget_log_bytes: int = 2200
-    disk_bytes: int = 9800  # that a job's rows take while they are kept
+    forget_statements: int = 6
+    processor_ms: float = 33.2 + 8.7  # of the database, a job without its progress
+    progress_processor_ms: float = 1.2
+    log_bytes: int = 10_100 + 2_230  # written to the database's log for a job
+    disk_bytes: int = 7_900  # that a job's rows take while they are kept
     progress_every: float = 0.4  # seconds between two reports of a running job
-    progress_log_bytes: int = 500
+    progress_log_bytes: int = 510
     renewal_every: float = 5.0  # seconds, of a box that works
-    photo_bytes: int = 200_000
+    photo_bytes: int = 100_000
     speech_bytes: int = 32_000  # a second
-    video_bytes: int = 60_000  # a second
+    video_bytes: int = 110_000  # a second
 
 
 def speech(chance):
@@ -113,7 +114,8 @@ def figures(boxes, waits, lock_waits, depth, busy, locked, spoken, last, costs):
     count, seconds = len(waits), max(DAY, last)
     progress = busy / costs.progress_every
     renewals = busy / costs.renewal_every
-    log = count * (costs.log_bytes + costs.forget_log_bytes) + progress * costs.progress_log_bytes
+    log = count * costs.log_bytes + progress * costs.progress_log_bytes
+    processor = count * costs.processor_ms + progress * costs.progress_processor_ms
     files = count * costs.photo_bytes + spoken * (costs.speech_bytes + costs.video_bytes)
     alone = count * (len(costs.statements) + costs.forget)
     return {
@@ -127,6 +129,7 @@ def figures(boxes, waits, lock_waits, depth, busy, locked, spoken, last, costs):
         "lock wait 99 % ms": round(1000 * lock_waits[int(0.99 * (len(lock_waits) - 1))], 1),
         "writes_a_second": {"alone": round(alone / seconds, 1), "beside": round(count * costs.beside / seconds, 1),
                             "progress": round(progress / seconds, 1), "renewals": round(renewals / seconds, 1)},
+        "database processors": round(processor / 1000 / seconds, 2),
         "log_bytes_a_second": round(log / seconds),
         "file_bytes_a_second": round(files / seconds),
         "rows after 37 days GB": round(37 * count * costs.disk_bytes / 1e9, 1),

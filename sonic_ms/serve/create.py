@@ -55,8 +55,7 @@ def _undo(service, tenant, stored, key):
         for one in stored:
             service.uploads.remove(tenant, one.id)
     if key:
-        with contextlib.suppress(Problem):
-            idempotency.release(service.database, tenant, key)
+        idempotency.release(service.database, tenant, key)
 
 
 def _digest(service, caller, wanted, param):

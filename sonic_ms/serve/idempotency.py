@@ -5,9 +5,14 @@ holds it from the beginning, and until that one is answered a second gets 409; a
 job, another one 422.
 """
 
-from sonic_ms.serve.problems import Problem
+import contextlib
+import threading
+import time
+
+from sonic_ms.serve.problems import Problem, Unavailable
 
 ABANDONED = 300.0  # seconds after which a request that was never answered holds its key no longer: its server is gone
+PAUSE = 0.5  # seconds between two attempts to release one
 
 
 def hold(database, tenant, key):
@@ -40,7 +45,23 @@ def keep(connection, tenant, key, fingerprint, job):
 
 
 def release(database, tenant, key):
-    """The request that holds a key came to nothing."""
+    """The request that holds a key came to nothing. While the database is away, which may be why, it is tried again
+    behind the answer: who sends the request again then shall not have to wait until the key is ABANDONED."""
+    try:
+        _release(database, tenant, key)
+    except Unavailable:
+        threading.Thread(target=_release_later, args=(database, tenant, key), daemon=True).start()
+
+
+def _release_later(database, tenant, key):
+    end = time.monotonic() + ABANDONED
+    while time.monotonic() < end:
+        time.sleep(PAUSE)
+        with contextlib.suppress(Unavailable):
+            return _release(database, tenant, key)
+
+
+def _release(database, tenant, key):
     with database.transaction(alone=False) as connection:
         connection.execute("DELETE FROM idempotency WHERE tenant = ? AND key = ? AND job IS NULL", (tenant, key))
 

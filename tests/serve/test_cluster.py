@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from sonic_ms.cli import main
+from sonic_ms.serve import idempotency
 from sonic_ms.serve.database import open_database
 from sonic_ms.serve.files import open_files
 from sonic_ms.serve.jobs import Jobs
+from sonic_ms.serve.problems import Problem, Unavailable
 from sonic_ms.serve.service import Service
 from tests.serve.test_webhooks import Receiver
 
@@ -123,6 +125,28 @@ def test_a_key_of_a_request_that_came_to_nothing_is_free(two):
     assert one.make(min_resolution="many", headers=headers).status_code == 422
     assert one.make(input_reference="upl_none", headers=headers).status_code == 404
     assert other.make(headers=headers).status_code == 202
+
+
+def test_a_key_is_released_when_the_database_is_back(cluster, tmp_path, monkeypatch):
+    """Not five minutes later: the request that held it was refused because the database was away."""
+    database = open_database(cluster["database"], tmp_path)
+    assert idempotency.hold(database, "a", "k") is None
+    real, away = database.transaction, [True, True]
+
+    def transaction(**how):
+        if away and away.pop():
+            raise Unavailable("database", "away")
+        return real(**how)
+
+    monkeypatch.setattr(database, "transaction", transaction)
+    idempotency.release(database, "a", "k")
+
+    def free():
+        with contextlib.suppress(Problem):
+            return idempotency.hold(database, "a", "k") is None
+
+    until(free, timeout=10)
+    database.close()
 
 
 def test_one_tidies_at_a_time(cluster, tmp_path):
