@@ -4,8 +4,8 @@
     python -m bench.ray_workers throughput --jobs 8 --rounds 2
     python -m bench.ray_workers overhead --jobs 50
 
-kills: a job of 2 s of speech runs on a node with one processor when the node is killed; another one is there. Fails when
-a job is not completed once, or a process of a lost or ended actor is left. throughput: actors of one thread each, warm.
+kills: a job of 2 s of speech runs on a node with one processor when the node is killed; another one is there. Fails
+when a job is not completed once, or a process of a lost or ended actor is left. throughput: actors of one thread each, warm.
 overhead: the tests' worker that makes nothing at once, as an actor and as a process of this machine, taking turns.
 """
 
@@ -126,8 +126,8 @@ def kills(args):
     time.sleep(2)
     left = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
     slot, result = (max(values) for values in zip(*waits))
-    print(f"{args.times} nodes killed in mid-job: {once} completed once, {len(left)} processes left; a slot again after "
-          f"at most {slot:.1f} s, the video at most {result:.1f} s later")  # fmt: skip
+    print(f"{args.times} nodes killed in mid-job: {once} completed once, {len(left)} processes left; a slot again "
+          f"after at most {slot:.1f} s, the video at most {result:.1f} s later")  # fmt: skip
     return 0 if once == args.times and not left else 1
 
 
