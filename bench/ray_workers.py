@@ -126,8 +126,8 @@ def kills(args):
     time.sleep(2)
     left = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
     slot, result = (max(values) for values in zip(*waits))
-    print(f"{args.times} nodes killed in mid-job: {once} completed once, {len(left)} processes left; a slot after "
-          f"at most {slot:.1f} s, the video at most {result:.1f} s later")  # fmt: skip
+    print(f"{args.times} nodes killed in mid-job: {once} completed once, {len(left)} processes left; a slot again "
+          f"after at most {slot:.1f} s, the video at most {result:.1f} s later")  # fmt: skip
     return 0 if once == args.times and not left else 1
 
 
