@@ -4,9 +4,9 @@
     python -m bench.ray_workers throughput --jobs 8 --rounds 2
     python -m bench.ray_workers overhead --jobs 50
 
-kills: a job of 2 s of speech runs on a node with one processor when the node is killed; another one is there. Fails
-when a job is not completed once, or a process of a lost or ended actor is left. throughput: actors of one thread each, warm.
-overhead: the tests' worker that makes nothing at once, as an actor and as a process of this machine, taking turns.
+kills: a job of 2 s of speech runs on a node with one processor when the node is killed; another one is there.
+Fails when a job is not completed once, or a process of a lost or ended actor is left. throughput: actors of one thread
+each, warm. overhead: the tests' worker that makes nothing at once, as an actor and as a process here, taking turns.
 """
 
 import argparse
