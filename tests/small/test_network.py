@@ -21,8 +21,9 @@ from sonic_ms.deploy.export import export
 from sonic_ms.edge.shipped import fits
 from sonic_ms.errors import WeightsError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.files.weights import load_weights, save_model
+from sonic_ms.files.weights import config_from_fields, load_weights, save_model
 from sonic_ms.nn.groups import groups_of, shrink
+from sonic_ms.nn.sizes import WhisperConfig
 from sonic_ms.pipeline import load_model, unit_table
 from sonic_ms.runtime.ort import OnnxEngine
 from sonic_ms.small.network import BASE, choose, cutter, masked
@@ -189,3 +190,13 @@ def test_a_cut_model_is_a_model(tmp_path):
 def test_a_config_that_keeps_what_is_not_there(kept):
     with pytest.raises(WeightsError, match=r"kept: layers\.0"):
         cells.empty(dataclasses.replace(SMALL["whisper"], kept=kept), "whisper")
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [([1], "kept is .*; expected a mapping"), ({"layers.0.heads": "x"}, "kept: layers.0.heads is 'x'; expected int")],
+)
+def test_a_config_whose_numbers_are_none(kept, words):
+    sizes = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "kept": kept}
+    with pytest.raises(WeightsError, match=words):
+        config_from_fields(WhisperConfig, sizes, "config.json")
