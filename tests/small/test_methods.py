@@ -50,7 +50,7 @@ def test_what_set_grows_is_a_function_of_seed_step_and_layer():
     first = grown(0, 100, "one")
     assert first.any() and np.array_equal(first, grown(0, 100, "one")) and config.seed == 0
     for other in (grown(1, 100, "one"), grown(0, 150, "one"), grown(0, 100, "other")):
-        assert other.any() and not np.array_equal(first, other)
+        assert (other & ~first).any()  # fewer at a later step, and others
 
 
 @pytest.mark.parametrize("method", ["set", "rigl"])

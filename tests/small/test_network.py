@@ -13,14 +13,17 @@ from sonic_ms.ascend.rules import NEVER
 from sonic_ms.base import cells
 from sonic_ms.base.check import SMALL, randomise, units
 from sonic_ms.base.graphs import sample_inputs
+from sonic_ms.base.resnet import SpatialResBlock, TemporalResBlock
+from sonic_ms.base.unet import FeedForward, FrameAttention
 from sonic_ms.base.units import CELL_OF
 from sonic_ms.cli import main
 from sonic_ms.deploy.export import export
 from sonic_ms.edge.shipped import fits
 from sonic_ms.errors import WeightsError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.files.weights import load_weights, save_model
-from sonic_ms.nn.groups import groups_of
+from sonic_ms.files.weights import config_from_fields, load_weights, save_model
+from sonic_ms.nn.groups import groups_of, shrink
+from sonic_ms.nn.sizes import WhisperConfig
 from sonic_ms.pipeline import load_model, unit_table
 from sonic_ms.runtime.ort import OnnxEngine
 from sonic_ms.small.network import BASE, choose, cutter, masked
@@ -71,6 +74,42 @@ def test_cut_is_masked(networks, network):
         assert np.abs(other - exact).max() > 0.01 * np.abs(exact).max()
 
 
+def normal(*shape):
+    return Tensor(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
+
+
+@pytest.fixture
+def by_operator():
+    """Function that makes MindSpore run operators one by one until the test ends: a graph of the UNet takes long to
+    compile."""
+    yield lambda: ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+BLOCKS = {  # of the UNet: (makes one, its inputs)
+    "feed-forward": (lambda: FeedForward(8), lambda: (normal(2, 3, 8),)),
+    "attention of frames": (lambda: FrameAttention(12, 3, 1 << 20), lambda: (normal(4, 5, 12), 2)),
+    "space": (lambda: SpatialResBlock(32, 64, 16, 1e-6), lambda: (normal(4, 32, 4, 4), normal(2, 16), 2)),
+    "time": (lambda: TemporalResBlock(64, 16, 1e-6), lambda: (normal(4, 64, 4, 4), normal(2, 16), 2)),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_cut_block_is_a_masked_one(block, by_operator):
+    make, inputs = BLOCKS[block]
+    whole = randomise(make())
+    groups, exact = groups_of(whole), tensors_of(whole)
+    keep = choose(exact.get, groups, 0.6, np.random.default_rng(0))
+    cut = cutter(groups, keep)
+    smaller = shrink(make(), {name: len(indices) for name, indices in keep.items()})
+    filled(smaller, {name: cut(name, array) for name, array in exact.items()})
+    by_operator()
+    unchanged = whole(*inputs()).asnumpy()
+    expected = filled(whole, masked(groups, keep, exact))(*inputs()).asnumpy()
+    assert smaller(*inputs()).asnumpy() == pytest.approx(expected, abs=1e-5 * np.abs(expected).max())
+    assert np.abs(expected - unchanged).max() > 0.01 * np.abs(unchanged).max()
+
+
 TINY = SMALL | {"unet": dataclasses.replace(SMALL["unet"], num_frames=3)}
 
 
@@ -103,14 +142,6 @@ def run_part(unet, table, name, inputs):
     out = cells.part_of(unet, CELL_OF[name][1])(*[Tensor(array) for array in inputs.values()])
     parts = out if isinstance(out, tuple) else (out,)
     return {one.name: value.asnumpy() for one, value in zip(table[name].outputs, parts)}
-
-
-@pytest.fixture
-def by_operator():
-    """Function that makes MindSpore run operators one by one until the test ends: a graph of the UNet takes long to
-    compile."""
-    yield lambda: ms.set_context(mode=ms.PYNATIVE_MODE)
-    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 @pytest.mark.slow
@@ -159,3 +190,13 @@ def test_a_cut_model_is_a_model(tmp_path):
 def test_a_config_that_keeps_what_is_not_there(kept):
     with pytest.raises(WeightsError, match=r"kept: layers\.0"):
         cells.empty(dataclasses.replace(SMALL["whisper"], kept=kept), "whisper")
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [([1], "kept is .*; expected a mapping"), ({"layers.0.heads": "x"}, "kept: layers.0.heads is 'x'; expected int")],
+)
+def test_a_config_whose_numbers_are_none(kept, words):
+    sizes = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "kept": kept}
+    with pytest.raises(WeightsError, match=words):
+        config_from_fields(WhisperConfig, sizes, "config.json")
