@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.util
+import logging
 import secrets
 import urllib.parse
 from pathlib import Path
@@ -151,6 +152,7 @@ def _client(endpoint):
     import boto3
     from botocore.config import Config
 
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # else it tells where it found its keys
     config = Config(
         connect_timeout=CONNECT, read_timeout=READ, retries={"mode": "standard", "total_max_attempts": TRIES},
         max_pool_connections=32, request_checksum_calculation="when_required",  # what many stores besides Amazon's know
