@@ -92,6 +92,9 @@ def mouth_figures(raw, photo_opening, envelope, voiced, phones):
         "opening in the widest pause, of the 90th percentile", worst, f"<= {PAUSE_SHARE:g}",
         worst is not None and worst <= PAUSE_SHARE, f"{len(rests)} pauses by {source}", rests,
     )  # fmt: skip
+    if photo_opening > CLOSED_AT_MOST and worst is not None:
+        # zero is that of pressed lips then, and lips at rest lie less tight
+        figures["pauses"] |= {"passed": None, "note": "no verdict: the photo's lips are apart"}
     for name in ("bilabials", "pauses"):
         if name in figures and not (wide >= LEAST_WIDE and voiced.any()):
             figures[name] |= {"value": None, "passed": None, "items": [], "note": "the mouth stays shut"}
