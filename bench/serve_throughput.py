@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.serve.database import Database
-from sonic_ms.serve.files import UPLOADS, Folders
+from sonic_ms.serve.files import Folders, LocalFiles, upload_key
 from sonic_ms.serve.jobs import Jobs
 from sonic_ms.serve.settings import Settings
 from sonic_ms.serve.slots import Slots
@@ -28,10 +28,11 @@ class Warm:
     def __init__(self, folder, lanes, options):
         self.folders, self.options = Folders(folder), options
         self.database = Database(folder)
-        self.jobs = Jobs(self.database)
+        self.jobs, files = Jobs(self.database), LocalFiles(folder)
         for name, path in (("image", DEMO_IMAGE), ("audio", DEMO_AUDIO)):
-            (self.folders.of_tenant("t", UPLOADS) / name).symlink_to(path)
-        self.slots = Slots(Settings(data=folder, engine="onnxruntime", lanes=lanes), self.jobs, self.folders)
+            files.path(upload_key("t", name)).symlink_to(path)
+        settings = Settings(data=folder, engine="onnxruntime", lanes=lanes)
+        self.slots = Slots(settings, self.jobs, self.folders, files)
         self.slots.start()
         self.make(1)
 
