@@ -6,12 +6,11 @@ another attempt of its job.
 
 import contextlib
 import logging
-import secrets
 import threading
-from concurrent.futures import Future
 
 from sonic_ms import __version__
 from sonic_ms.errors import EngineError, UsageError
+from sonic_ms.serve.looks import Looks
 from sonic_ms.serve.process import arguments_of
 from sonic_ms.serve.remote import LISTEN, Remote
 
@@ -64,7 +63,7 @@ class ActorWorker:
 
     def __init__(self, settings, address, soc, inbox):
         self.ready, self.engine = False, None
-        self.jobs, self.kill_at, self.looks = {}, {}, {}
+        self.jobs, self.kill_at, self._looks = {}, {}, Looks(self.tell)
         self.ended, self.blameless = "the worker ended", False
         self._settings, self._address, self._soc, self._inbox = settings, address, soc, inbox
         self._actor, self._node, self._over = None, None, False
@@ -77,10 +76,7 @@ class ActorWorker:
         except Exception as error:  # Ray's share no base class
             self._lost(error)
         self._close()
-        with self._lock:
-            looks, self.looks = self.looks, None
-        for future in looks.values():
-            future.set_exception(EOFError())
+        self._looks.end()
         self._inbox.put((self, None))
 
     def _follow(self):
@@ -135,10 +131,7 @@ class ActorWorker:
 
     def _hand_on(self, message):
         if message["is"] == "looked":
-            with self._lock:
-                future = self.looks.pop(message["look"], None)
-            if future:
-                future.set_result(message)
+            self._looks.answer(message)
             return
         if message["is"] == "ready":
             self.ended = f"the worker on {self._node} ended"
@@ -168,13 +161,7 @@ class ActorWorker:
 
     def look(self, **order):
         """As of process.Worker."""
-        future, number = Future(), secrets.token_hex(8)
-        with self._lock:
-            if self.looks is None:
-                raise EOFError
-            self.looks[number] = future
-        self.tell(do="look", look=number, **order)
-        return future
+        return self._looks.ask(**order)
 
     def end(self):
         """End its process, then the actor; returns when that was asked for."""

@@ -3,15 +3,14 @@
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 
 from sonic_ms.errors import OUTCOMES, EngineError, code_of
 from sonic_ms.files.threads import limited
+from sonic_ms.serve.looks import Looks
 
 WORKER = (sys.executable, "-m", "sonic_ms.serve.worker")
 GRACE = 0.5  # seconds from SIGTERM to SIGKILL
@@ -42,7 +41,7 @@ class Worker:
         self.ready, self.engine, self.broken = False, None, None
         self.jobs = {}  # id -> Job
         self.kill_at = {}  # id -> when patience with a cancelled job ends
-        self.looks = {}  # number -> Future
+        self._looks = Looks(self.tell)
         self._lock = threading.Lock()
         threading.Thread(target=self._read, args=(inbox,), daemon=True, name="worker-output").start()
 
@@ -50,15 +49,10 @@ class Worker:
         for line in self.process.stdout:
             message = json.loads(line)
             if message["is"] == "looked":
-                with self._lock:
-                    future = self.looks.pop(message["look"])
-                future.set_result(message)
+                self._looks.answer(message)
             else:
                 inbox.put((self, message))
-        with self._lock:
-            looks, self.looks = self.looks, None
-        for future in looks.values():
-            future.set_exception(EOFError())
+        self._looks.end()
         inbox.put((self, None))
 
     def tell(self, **order):
@@ -69,13 +63,7 @@ class Worker:
 
     def look(self, **order):
         """Future of what a worker sees in a photo, or of its check of a request. EOFError when it ended."""
-        future, number = Future(), secrets.token_hex(8)
-        with self._lock:
-            if self.looks is None:
-                raise EOFError
-            self.looks[number] = future
-        self.tell(do="look", look=number, **order)
-        return future
+        return self._looks.ask(**order)
 
     @property
     def ended(self):
