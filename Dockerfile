@@ -55,6 +55,7 @@ RUN pip install \
     python-multipart==0.0.34 \
     "ray[client,default]==2.60.0" \
     uvicorn==0.54.0 \
+    websockets==17.4 \
     && mkdir /data \
     && chown 1000:1000 /data
 USER 1000

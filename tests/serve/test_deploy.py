@@ -169,9 +169,9 @@ def test_a_server_says_when_it_is_ready_and_has_time_to_end():
     container = spec["containers"][0]
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    from sonic_ms.serve import run, slots
+    from sonic_ms.serve import process, run
 
-    ends = run.KEEP_OPEN + slots.GRACE + float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    ends = run.KEEP_OPEN + process.GRACE + float(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert spec["terminationGracePeriodSeconds"] >= 2 * ends
     assert server["spec"]["strategy"]["type"] == "Recreate"  # one server a folder
 
