@@ -349,7 +349,8 @@ def test_a_server_that_comes_again_goes_on_where_it_was(visit, tmp_path, monkeyp
 
 
 def test_what_is_sent_while_the_model_loads_is_made_later(visit, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "WORKER", ("sh", "-c", 'sleep 4; exec "$0" "$@"', *FAKE))
+    wait = f'until [ -e {tmp_path}/go ]; do sleep 0.1; done; exec "$0" "$@"'
+    monkeypatch.setattr(process, "WORKER", ("sh", "-c", wait, *FAKE))
     with serving(tmp_path / "data") as (url, _):
         page = visit(url)
         page.set_input_files("#photo-file", DEMO_IMAGE)
@@ -358,6 +359,7 @@ def test_what_is_sent_while_the_model_loads_is_made_later(visit, tmp_path, monke
         page.click("#submit")
         card(page, "queued")
         assert page.locator(".face").count() == 0
+        (tmp_path / "go").touch()
         card(page, "completed")
         page.wait_for_selector(".face")
 
