@@ -353,6 +353,7 @@ def test_what_is_sent_while_the_model_loads_is_made_later(visit, tmp_path, monke
     monkeypatch.setattr(process, "WORKER", ("sh", "-c", wait, *FAKE))
     with serving(tmp_path / "data") as (url, _):
         page = visit(url)
+        page.set_default_timeout(60 * SECOND)  # each look at a file waits in vain for a worker
         page.set_input_files("#photo-file", DEMO_IMAGE)
         page.set_input_files("#voice-file", DEMO_AUDIO)
         page.wait_for_selector("text=The model is loading. You can send already.")
