@@ -1,7 +1,7 @@
 """Save and load the weights of a network: `model.safetensors` and `config.json`, side by side in one folder.
 
 A folder always rebuilds its own network: config.json holds the fields of the network's frozen config dataclass.
-Loading is strict. Every missing, unknown or wrong-shaped tensor is listed in one error; nothing is half loaded.
+Loading is strict. Missing, unknown and wrong-shaped tensors are named or counted in one error; nothing is half loaded.
 
 The safetensors format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header
 {name: {dtype, shape, data_offsets}}, then the tensors' bytes. It is read and written here with numpy alone, one tensor
@@ -10,6 +10,7 @@ at a time, because a 6 GB checkpoint must pass through a small memory, and numpy
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -30,7 +31,7 @@ MAX_NAME = 500  # characters of a tensor's name
 MAX_RANK = 8  # axes of a tensor; the most in use are six
 MAX_SIDE = 2**31 - 1
 MAX_ELEMENTS, MAX_TENSOR_BYTES = 1 << 26, 1 << 28  # of one tensor that is read; the largest real one has 52 million
-MAX_LISTED = 40  # names shown in one error before "and N more"
+MAX_LISTED = 400  # characters of names shown in one error before "and N more"
 
 # safetensors name -> numpy dtype. bfloat16 is carried as its raw 16 bits and widened on reading.
 DTYPES = {
@@ -86,10 +87,12 @@ def numpy_name(dtype):
 
 
 def summary(names):
-    """Names -> one string, shortened when there are very many."""
+    """Names -> one string, shortened when there are very many; the first one is always there."""
     names = list(names)
-    tail = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + tail
+    lengths = itertools.accumulate(len(name) + 2 for name in names)
+    shown = max(1, sum(length <= MAX_LISTED for length in lengths))
+    tail = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + tail
 
 
 def sound_shape(shape):

@@ -263,3 +263,11 @@ def test_the_digest_of_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
         digest.sha256_of(tmp_path / "nowhere")
     with pytest.raises(InputMissingError, match="cannot open"):
         digest.sha256_of(tmp_path)
+
+
+def test_a_list_of_names_stays_short_and_counts_the_rest():
+    assert weights.summary([]) == "" and weights.summary(["a", "b"]) == "a, b"
+    long = [f"{number:03}{'x' * 97}" for number in range(50)]
+    text = weights.summary(long)
+    assert text.startswith(f"{long[0]}, {long[1]}") and text.endswith(" and 47 more") and len(text) < 450
+    assert weights.summary(["y" * 500, "z"]) == f"{'y' * 500} and 1 more"
