@@ -21,6 +21,7 @@ from sonic_ms.live.protocol import hello, pack, problem
 from sonic_ms.live.session import LiveSession
 
 PAGE = Path(__file__).parent / "page" / "index.html"
+CALL = PAGE.with_name("call.js")  # also of the service's page
 MOST_MESSAGE = 4_000_000  # bytes of one message of a sender: two minutes at 16 kHz
 GONE = 1  # seconds within which a receiver has to take its last messages
 REFUSED, BROKEN = 1008, 1011  # codes of RFC 6455 for a sender's mistake, and for ours
@@ -65,6 +66,10 @@ def create_app(open_session: Open, most_sessions: int = 3, producer: str = DEFAU
     async def page() -> FileResponse:
         return FileResponse(PAGE)
 
+    @app.get("/call.js")
+    async def script() -> FileResponse:
+        return FileResponse(CALL)
+
     @app.get("/healthz")
     async def healthz() -> dict[str, int]:
         return {"sessions": app.state.sessions, "most": most_sessions}
@@ -91,7 +96,7 @@ def create_app(open_session: Open, most_sessions: int = 3, producer: str = DEFAU
             one = Call(session)
             try:
                 await socket.send_json(hello(session, producer))
-                sdp = _read(await socket.receive_text()).get("sdp")
+                sdp = read_message(await socket.receive_text()).get("sdp")
                 await socket.send_json({"type": "answer", "sdp": await one.answer(str(sdp))})
                 await _first_of(_listen(socket, session, 16000), one.finished())
             finally:
@@ -113,7 +118,7 @@ async def _listen(socket: WebSocket, session: LiveSession, rate: int) -> None:
         if (data := message.get("bytes")) is not None:
             session.push(data, rate)
             continue
-        said = _read(message["text"]).get("type")
+        said = read_message(message["text"]).get("type")
         if said == "interrupt":
             session.interrupt()
         elif said == "end":
@@ -149,10 +154,11 @@ async def _quietly(coroutine: Any) -> None:
         log.debug("the other side is gone")
 
 
-def _read(text: str) -> dict[str, Any]:
+def read_message(text: str) -> dict[str, Any]:
+    """A JSON object. Raises UsageError."""
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise UsageError("a message is no JSON object; see docs/live.md")

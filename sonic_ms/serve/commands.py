@@ -149,7 +149,7 @@ def _consent(path):
 
 
 def serve(args):
-    _require("fastapi", "uvicorn", "python_multipart", "prometheus_client", "limits")
+    _require("fastapi", "uvicorn", "python_multipart", "prometheus_client", "limits", "websockets")
     from sonic_ms.serve.database import open_database
     from sonic_ms.serve.files import Folders
     from sonic_ms.serve.tenants import Tenants

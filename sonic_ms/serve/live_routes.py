@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import importlib.util
-import json
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from sonic_ms.errors import EngineError
+from sonic_ms.live.server import BROKEN, REFUSED, read_message
 from sonic_ms.serve import forms
 from sonic_ms.serve.access import foreign
 from sonic_ms.serve.create import check_allowed
@@ -17,8 +17,6 @@ from sonic_ms.serve.problems import Problem, of_error
 router = APIRouter()
 WAYS = ("call", "stream")
 FIRST = 10.0  # seconds for the first message
-REFUSED, BROKEN = 1008, 1011  # codes of RFC 6455
-MOST_MESSAGE = 4_000_000  # bytes, as of live/server.py
 
 
 @router.websocket("/v1/live")
@@ -57,12 +55,7 @@ async def _first(socket):
         raise Problem(
             422, "usage_error", "the first message is bytes; expected JSON that says what is wanted"
         ) from None
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise Problem(422, "usage_error", "the first message is no JSON object; see docs/live.md")
+    said = read_message(text)
     if said.get("way", "stream") not in WAYS:
         raise Problem(422, "usage_error", f"way is {str(said['way'])[:80]!r}; expected call or stream", "way")
     return said

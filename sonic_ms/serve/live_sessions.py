@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+from sonic_ms.media.audio import FPS
 from sonic_ms.serve import audit
 from sonic_ms.serve.files import upload_key
 from sonic_ms.serve.problems import Problem
@@ -19,7 +20,6 @@ log = logging.getLogger("sonic_ms.serve")
 
 WORKER = (sys.executable, "-m", "sonic_ms.serve.live_worker")
 START = 60.0  # seconds until the process has its model and has drawn nothing yet
-FPS = 25
 
 
 class LiveSessions:

@@ -32,10 +32,11 @@ def main():
     except Exception as error:
         lines.say("broken", **fault(error, {order["image"]: order["name"]}))
         return
-    asyncio.run(_serve(create_app(open_session, 1, order["producer"]), order["socket"], MOST_MESSAGE, lines))
+    asyncio.run(serve(create_app(open_session, 1, order["producer"]), order["socket"], MOST_MESSAGE, lines))
 
 
-async def _serve(app, socket, most_message, lines):
+async def serve(app, socket, most_message, lines):
+    """Serve an app at a unix socket, and say when it is."""
     import uvicorn
 
     config = uvicorn.Config(app, uds=socket, log_level="warning", ws_max_size=most_message, lifespan="off")

@@ -5,6 +5,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import FileResponse
 
+from sonic_ms.live.server import CALL
 from sonic_ms.serve.problems import Problem
 
 router = APIRouter(include_in_schema=False)
@@ -18,7 +19,7 @@ def index():
 
 @router.get("/page/{name:path}")
 def page_file(name: str):
-    path = (FOLDER / name).resolve()
-    if FOLDER not in path.parents or not path.is_file():
+    path = CALL if name == CALL.name else (FOLDER / name).resolve()
+    if (path != CALL and FOLDER not in path.parents) or not path.is_file():
         raise Problem(404, "not_found", "there is nothing at this address")
     return FileResponse(path, headers={"Cache-Control": "no-cache"})

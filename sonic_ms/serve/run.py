@@ -8,9 +8,9 @@ import socket
 import uvicorn
 
 from sonic_ms.errors import OutputError
+from sonic_ms.live.server import MOST_MESSAGE
 from sonic_ms.serve import logs
 from sonic_ms.serve.app import create_app
-from sonic_ms.serve.live_routes import MOST_MESSAGE
 
 KEEP_OPEN = 5  # seconds for answers that are on their way, when the server ends
 

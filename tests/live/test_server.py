@@ -209,4 +209,6 @@ def test_a_session_that_breaks_while_it_draws(plain_server, sessions):
 
 def test_the_page_is_there(plain_server):
     with urllib.request.urlopen(f"http://{plain_server}/") as answer:
-        assert b"RTCPeerConnection" in answer.read()
+        assert b'from "./call.js"' in answer.read()
+    with urllib.request.urlopen(f"http://{plain_server}/call.js") as answer:
+        assert b"RTCPeerConnection" in answer.read() and "javascript" in answer.headers["Content-Type"]

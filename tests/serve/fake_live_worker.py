@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sonic_ms.live.server import MOST_MESSAGE, create_app
 from sonic_ms.live.session import LiveSession
-from sonic_ms.serve.live_worker import _serve
+from sonic_ms.serve.live_worker import serve
 from sonic_ms.serve.worker import Lines
 from tests.support.live_speech import PlainSpeaker
 
@@ -22,4 +22,4 @@ else:
             PlainSpeaker(), lambda square, index: square, (4, 4), "0" * 32, order["look_ahead"], microphone
         )
 
-    asyncio.run(_serve(create_app(open_session, 1, order["producer"]), order["socket"], MOST_MESSAGE, lines))
+    asyncio.run(serve(create_app(open_session, 1, order["producer"]), order["socket"], MOST_MESSAGE, lines))
