@@ -130,11 +130,11 @@ class VideoWriter:
                 self._process = start(
                     command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log, pass_fds=passed
                 )
-        except BaseException:
+            if self._sound is not None:
+                self._sound.start()
+        except BaseException:  # of a signal too, which may come while the thread begins
             self._abort()
             raise
-        if self._sound is not None:
-            self._sound.start()
         return self
 
     def _pictures_in(self, fps):

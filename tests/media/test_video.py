@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import wave
 from pathlib import Path
@@ -131,6 +132,20 @@ def test_exception_leaves_nothing_and_keeps_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["a.mp4"] and old.read_text() == "precious"
     assert writer._process.poll() is not None
+
+
+def test_a_signal_while_the_sound_begins_leaves_nothing(tmp_path, monkeypatch):
+    begin = threading.Thread.start
+
+    def interrupted(thread):
+        begin(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    writer = video.VideoWriter(tmp_path / "a.mp4", SIZE, np.zeros(16000, np.float32))
+    with pytest.raises(KeyboardInterrupt), writer:
+        pass
+    assert not os.listdir(tmp_path) and writer._process.poll() is not None
 
 
 def test_bad_frames_and_no_frames(tmp_path):
