@@ -61,18 +61,24 @@ def paint_interior(u, v, below, above, seam, drop, tongue, light, teeth):
     image = np.broadcast_to(throat, (*u.shape, 3)).copy()
 
     lower_edge = seam + drop + 0.10 * u**2
-    tongue_top = seam + 0.6 * drop + 0.02 - 0.2 * tongue + 0.3 * u**2  # it does not follow the jaw all the way
-    form = np.clip((v - tongue_top) / 0.25, 0, 1)
-    tongue_colour = np.array(teeth.tongue) * (0.4 + 0.6 * form[..., None])
-    tongue_colour *= (1 - 0.18 * np.exp(-((u / 0.05) ** 2)))[..., None]  # its middle groove
-    over = (_ramp(v - tongue_top, 0.06) * _ramp(0.72 - np.abs(u), 0.15))[..., None]
+    # it does not follow the jaw all the way; its tip rises to the upper teeth, narrower, and catches more light there
+    tongue_top = seam + 0.6 * drop + 0.02 - 0.3 * tongue + (0.3 + 0.5 * tongue) * u**2
+    form = np.clip((v - tongue_top) / 0.25, 0, 1)[..., None]
+    first = 0.5 + 0.3 * tongue
+    tongue_colour = np.array(teeth.tongue) * (first + (1 - first) * form)
+    groove = 0.18 * (1 - 0.8 * np.clip(tongue, 0, 1))  # in the middle; a raised tip is smooth
+    tongue_colour *= (1 - groove * np.exp(-((u / 0.05) ** 2)))[..., None]
+    on_tongue = _ramp(v - tongue_top, 0.06) * _ramp(0.72 - np.abs(u), 0.15)
+    over = on_tongue[..., None]
     image = image * (1 - over) + tongue_colour * over
 
     gap, place = _row(u, LOWER_EDGES)
     edge = lower_edge + 0.02 * place**4
     colour = 0.88 * np.array(teeth.shade) * (1 - teeth.gap_dark * np.exp(-((gap / 0.026) ** 2)))[..., None]
     colour = colour * (0.86 + 0.14 * np.cos(place * 1.4))[..., None]
-    over = (_ramp(v - edge, 0.03) * _ramp(0.68 - np.abs(u), 0.08) * _ramp(edge + 0.32 - v, 0.05))[..., None]
+    over = _ramp(v - edge, 0.03) * _ramp(0.68 - np.abs(u), 0.08) * _ramp(edge + 0.32 - v, 0.05)
+    tip = np.clip((tongue - 0.6) / 0.3, 0, 1) * on_tongue * _ramp(0.38 - np.abs(u), 0.2) * _ramp(edge + 0.1 - v, 0.08)
+    over = (over * (1 - tip))[..., None]  # th: the tip lies on the lower teeth
     image = image * (1 - over) + colour * over
 
     gap, place = _row(u, UPPER_EDGES)
@@ -87,7 +93,8 @@ def paint_interior(u, v, below, above, seam, drop, tongue, light, teeth):
     image = image * (1 - over) + colour * over
 
     arch = 0.25 + 0.75 * np.exp(-((np.abs(u) / 0.82) ** 3.5))
-    shadow = (0.42 * np.exp(-np.maximum(below, 0) / 0.045), 0.25 * np.exp(-np.maximum(above, 0) / 0.04))
+    # the upper lip shades what lies behind it; the lower one lies in the light
+    shadow = (0.36 * np.exp(-np.maximum(below, 0) / 0.045), 0.1 * np.exp(-np.maximum(above, 0) / 0.04))
     dark = arch * (1 - shadow[0]) * (1 - shadow[1])
     warmth = np.array([0.55, 1.1, 1.2])  # light that reaches the shade of a lip has passed through it: it is red
     return np.clip(image * np.maximum(dark, 1e-3)[..., None] ** warmth * light, 0, 1)
@@ -97,8 +104,9 @@ def lip_shade(below, above, u, gap, source_gap):
     """Relative darkening of the lips, (h, w): the wet inner rim of an opening, and the line between closed lips where
     the photo has none because its mouth was open."""
     inside = np.clip(1.02 - np.abs(u), 0, 0.1) / 0.1
-    away = np.maximum(np.maximum(-below, -above), 0)
-    rim = -0.25 * np.clip(gap / 0.3, 0, 1) * np.exp(-away / 0.05)
+    rim = 0.16 * np.exp(-np.maximum(-below, 0) / 0.05) * (below < above)
+    rim = rim + 0.06 * np.exp(-np.maximum(-above, 0) / 0.05) * (below >= above)
+    rim = -np.clip(gap / 0.3, 0, 1) * rim
     closed = np.clip(1 - gap / 0.05, 0, 1) * np.clip(source_gap / 0.12, 0, 1)
     line = -0.55 * closed * np.exp(-(((below - above) / 2 / 0.022) ** 2))
     return (rim + line) * inside
