@@ -35,7 +35,7 @@ class PainterConfig:
     """widths: channels of the painter at 1/2, 1/4 and 1/8 of its rectangle's resolution. channels: those of each of its
     BLOCKS where they differ, as in a pruned painter; none where `widths` says all."""
 
-    widths: tuple[int, int, int] = (24, 48, 64)
+    widths: tuple[int, int, int] = (16, 32, 48)
     channels: tuple[int, ...] = ()
 
     def __post_init__(self):
