@@ -29,7 +29,7 @@ def main():
     pictures = Pictures(EdgeRendererConfig(LoopConfig(1, 1, 0.1), faces=1), [])
     faces = draw_faces(pictures, DRAWN_WITH, HELD_OUT, args.faces)
     arms = {"dense": [], **{kind: ["quantize", "--to", kind] for kind in KINDS}}
-    arms |= {f"cut {widths}": ["prune", "--widths", widths] for widths in ("24,40,48", "16,32,48")}
+    arms |= {f"cut {widths}": ["prune", "--widths", widths] for widths in ("16,24,32", "8,24,32")}
     for arm, command in arms.items():
         folder = Path(args.out) / arm.replace(" ", "-").replace(",", "-")
         if (folder / FILE).is_file():

@@ -16,8 +16,12 @@ from pathlib import Path
 from sonic_ms.runtime.ms import start
 
 
-def arms(kinds, steps, faces, drawings, out):
-    """Yield (name of the run's folder, SmallPainterConfig for a seed, model to cut first or None)."""
+CUT, CUT_RANDOM = "-cut", "-cut-random"  # ends of the names of folders that are cut from a dense run
+WIDE, NARROW = (24, 48, 64), (16, 32, 48)  # channels of the painter before 2026-11-28, and of the shipped one
+
+
+def arms(kinds, steps, faces, drawings, dense):
+    """Yield (name of an arm, its SmallPainterConfig). dense: folder of the seed's run of the arm "dense"."""
     from sonic_ms.small.painter import SmallPainterConfig
     from sonic_ms.small.settings import SparsityConfig
     from sonic_ms.train.loop.trainer import LoopConfig
@@ -30,20 +34,20 @@ def arms(kinds, steps, faces, drawings, out):
     def one(arm, sparsity=None, use=loop, **more):
         return arm, SmallPainterConfig(use, arm, sparsity or SparsityConfig(), str(drawings), faces, **more)
 
+    if "A" in kinds or "D" in kinds:
+        yield one("dense", widths=WIDE)
     if "A" in kinds:
-        yield one("dense")
         yield one("dense small", widths=(10, 21, 29))
         for method in ("static", "set", "rigl", "gmp"):
             yield one(method, SparsityConfig(0.2, method, every=every))
         yield one("granet", SparsityConfig(0.2, "granet", every=every, first_density=0.5))
         yield one("srigl", SparsityConfig(0.2, "srigl", "uniform", "fan_in", every=every))
     if "D" in kinds:
-        cut = {"begin": str(Path(out) / "cut"), "teacher": "shipped"}
         half = dataclasses.replace(loop, steps=max(1, steps // 2))
-        yield one("pruned, taught", use=half, **cut)
-        yield one("random channels, taught", use=half, begin=str(Path(out) / "cut-random"), teacher="shipped")
-        yield one("scratch E", widths=(16, 32, 48))
-        yield one("scratch B", use=dataclasses.replace(loop, steps=int(steps * 2.04)), widths=(16, 32, 48))
+        yield one("pruned, taught", use=half, begin=f"{dense}{CUT}", teacher=str(dense))
+        yield one("random channels, taught", use=half, begin=f"{dense}{CUT_RANDOM}", teacher=str(dense))
+        yield one("scratch E", widths=NARROW)
+        yield one("scratch B", use=dataclasses.replace(loop, steps=int(steps * 2.04)), widths=NARROW)
     if "F" in kinds:
         for bits in ("int8", "int4", "nf4"):
             yield one(f"{bits} trained", use=slow, begin="shipped", bits=bits)
@@ -68,13 +72,14 @@ def main():
 
     out = Path(args.out)
     for seed in range(args.seeds):
-        for arm, config in arms(args.only.split(","), args.steps, args.faces, args.drawings, out):
+        dense = out / f"dense-{seed}"
+        for arm, config in arms(args.only.split(","), args.steps, args.faces, args.drawings, dense):
             folder = out / f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
             if (folder / FILE).is_file() or args.list:
                 print(folder, "finished" if (folder / FILE).is_file() else "to do")
                 continue
-            if config.begin and not Path(config.begin).exists() and config.begin != "shipped":
-                prune_folder("shipped", config.begin, (16, 32, 48), 0 if "random" in config.begin else None)
+            if config.begin and config.begin != "shipped" and not Path(config.begin).exists():
+                prune_folder(dense, config.begin, NARROW, seed if config.begin.endswith(CUT_RANDOM) else None)
             sparsity = dataclasses.replace(config.sparsity, seed=seed)
             config = dataclasses.replace(config, sparsity=sparsity, loop=dataclasses.replace(config.loop, seed=seed))
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ def small_arguments(parser):
     prune = commands.add_parser("prune", help="cut channels or heads out of a model, which is to be trained on")
     add = prune.add_argument
     add("--model", default="shipped", help="folder of a model (default: the shipped sonic-edge)")
-    add("--widths", help="channels to keep at the painter's three resolutions, as 16,32,48")
+    add("--widths", help="channels to keep at the painter's three resolutions, as 8,24,32")
     add("--dead", action="store_true", help="cut the painter's channels that are always 0: nothing changes")
     add("--keep", type=float, metavar="SHARE", help="share of heads and inner channels to keep: of sonic-edge's ear, "
         "of sonic-base's UNet, CLIP, Whisper and audio networks")  # fmt: skip
@@ -51,7 +51,7 @@ def prune(args):
 def _three(text):
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) < 10_000 for part in parts):
-        raise UsageError(f"widths {text!r}; expected three numbers, as 16,32,48")
+        raise UsageError(f"widths {text!r}; expected three numbers, as 8,24,32")
     return tuple(map(int, parts))
 
 

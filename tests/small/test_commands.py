@@ -30,14 +30,14 @@ def features():
 def test_a_cut_painter_is_a_model(tmp_path, features, capsys):
     out = tmp_path / "small"
     report = tmp_path / "a.json"
-    command = ["small", "--json", str(report), "prune", "--widths", "16,32,48", "--out", str(out)]
+    command = ["small", "--json", str(report), "prune", "--widths", "8,24,32", "--out", str(out)]
     assert main(command) == 0 and capsys.readouterr().out.strip() == str(out)
     made = json.loads(report.read_text())
-    assert made["channels"] == [16, 16, 32, 32, 48, 48, 48, 32, 16, 16] and made["weights"] < 0.52 * 215_424
+    assert made["channels"] == [8, 8, 24, 24, 32, 32, 32, 24, 8, 8] and made["weights"] < 0.52 * 109_440
     assert recognise(out) == "sonic-edge" and unit_table(out, gears=("256",)).units
     assert painted(out, features).shape == (1, 4, 96, 128)
     assert main(command) == 7 and "exists" in capsys.readouterr().err
-    assert main(["small", "prune", "--widths", "16,32,48", "--random", "1", "--out", str(tmp_path / "r")]) == 0
+    assert main(["small", "prune", "--widths", "8,24,32", "--random", "1", "--out", str(tmp_path / "r")]) == 0
     one, other = ((p / "painter" / "model.safetensors").read_bytes() for p in (out, tmp_path / "r"))
     assert len(one) == len(other) and one != other
 
@@ -46,13 +46,13 @@ def test_dead_channels_go_and_nothing_changes(tmp_path, features):
     from sonic_ms.small.folders import read_painter, write_painter
 
     folder, config, tensors = read_painter("shipped")
-    for block, gone in (("down1.1", [0, 5]), ("up2", [47]), ("down3.2", range(10))):
+    for block, gone in (("down1.1", [0, 5]), ("up2", [31]), ("down3.2", range(10))):
         for part in ("gamma", "beta"):
             tensors[f"{block}.norm.{part}"][list(gone)] = 0
     write_painter(folder, tmp_path / "dead", config, tensors)
     assert main(["small", "prune", "--model", str(tmp_path / "dead"), "--dead", "--out", str(tmp_path / "cut")]) == 0
     fields = json.loads((tmp_path / "cut" / "painter" / "config.json").read_text())
-    assert fields["channels"] == [24, 22, 48, 48, 64, 64, 54, 47, 24, 24]
+    assert fields["channels"] == [16, 14, 32, 32, 48, 48, 38, 31, 16, 16]
     before, after = painted(tmp_path / "dead", features), painted(tmp_path / "cut", features)
     assert after == pytest.approx(before, abs=2e-5) and np.abs(before - painted(EDGE_FOLDER, features)).max() > 1e-3
 
@@ -60,7 +60,7 @@ def test_dead_channels_go_and_nothing_changes(tmp_path, features):
 def test_a_rounded_painter_runs_in_onnxruntime(tmp_path):
     out = tmp_path / "nf4"
     assert main(["small", "--json", str(tmp_path / "a.json"), "quantize", "--to", "nf4", "--out", str(out)]) == 0
-    assert json.loads((tmp_path / "a.json").read_text())["bytes"] < 0.14 * 4 * 215_424
+    assert json.loads((tmp_path / "a.json").read_text())["bytes"] < 0.14 * 4 * 109_440
     shipped, rounded = weights_of(EDGE_FOLDER, "edge_render_256"), weights_of(out, "edge_render_256")
     for name, array in shipped.items():
         expected = quantize(array, "nf4") if name.endswith("weight") else array

@@ -48,7 +48,7 @@ def delta_file(folded, person, tmp_path_factory):
 
 
 def test_a_tenth_of_the_weights_is_less_than_70_kilobytes(folded, person, delta_file):
-    share = sum((person[n] != folded[n]).sum() for n in folded if n.endswith("weight")) / 215_424
+    share = sum((person[n] != folded[n]).sum() for n in folded if n.endswith("weight")) / 109_440
     assert 0.09 < share < 0.11 and delta_file.stat().st_size * 0.1 / share <= 70_000
     added = read_delta(delta_file, EDGE_FOLDER).added(folded)
     for name, array in person.items():

@@ -68,7 +68,7 @@ def test_the_strongest_channels_stay(tensors):
 def test_three_widths_say_it_where_they_can():
     assert sized([4, 4, 8, 8, 9, 9, 9, 8, 4, 4]) == PainterConfig((4, 8, 9))
     assert sized([4, 4, 8, 8, 9, 9, 9, 8, 4, 5]).blocks()[-1] == 5
-    assert PainterConfig().blocks() == (24, 24, 48, 48, 64, 64, 64, 48, 24, 24)
+    assert PainterConfig().blocks() == (16, 16, 32, 32, 48, 48, 48, 32, 16, 16)
     load_weights(Painter(sized(PainterConfig().blocks())), EDGE_FOLDER / "painter")
 
 

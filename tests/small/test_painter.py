@@ -36,16 +36,16 @@ def test_masks_reach_the_written_model_and_its_graph(tmp_path, drawings, few_fac
         tensors_of(tmp_path / "run" / "painter" / "model.safetensors"),
     )
     initializers = weights_of(tmp_path / "run", "edge_render_256")
-    assert len(masks) == 11 and sum(m.sum() for m in masks.values()) == pytest.approx(0.2 * 215_424, abs=11)
+    assert len(masks) == 11 and sum(m.sum() for m in masks.values()) == pytest.approx(0.2 * 109_440, abs=11)
     for name, mask in masks.items():
         name = name.split("painter.")[-1]
         for array in (stored[name], initializers[f"painter.{name}"]):
             assert (array[mask == 0] == 0).all() and (array[mask == 1] != 0).mean() > 0.9
     record = json.loads((tmp_path / "run" / "small.json").read_text())
     figures = record["figures"]
-    assert record["arm"] == "rigl" and figures["weights"] == 215_424 and figures["explored"] > figures["density"]
+    assert record["arm"] == "rigl" and figures["weights"] == 109_440 and figures["explored"] > figures["density"]
     assert float(last["test_inside_l1"]) == pytest.approx(figures["inside_l1"], abs=1e-6)
-    assert figures["macs"] < 0.3 * 186.7e6
+    assert figures["macs"] < 0.35 * 92.0e6
     model = load_model(tmp_path / "run", engine="onnxruntime")
     video = model.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), duration=0.4, min_resolution=256)
     assert sum(1 for _ in video) == 10
@@ -67,7 +67,7 @@ def test_rounded_weights_are_what_is_written(tmp_path, drawings, few_faces):
     kept = np.concatenate([m.ravel() for m in masks.values()]) > 0
     assert kept.mean() == pytest.approx(0.5, abs=1e-3) and set(stored) == set(shipped)
     figures = json.loads((tmp_path / "run" / "small.json").read_text())["figures"]
-    assert figures["bytes"] < 0.15 * 4 * 215_424
+    assert figures["bytes"] < 0.15 * 4 * 109_440
 
 
 def test_settings_that_cannot_be():
