@@ -9,7 +9,7 @@ from sonic_ms.edge.delta import read_delta
 from sonic_ms.edge.heard import AudioEncoderConfig, curves_of
 from sonic_ms.edge.live import LiveEdge, LiveUnits
 from sonic_ms.edge.options import EdgeOptions
-from sonic_ms.edge.shipped import fits, open_shipped
+from sonic_ms.edge.shipped import check_weights, fits, open_shipped
 from sonic_ms.edge.squares import Squares
 from sonic_ms.edge.units import (
     EDGE_BATCH,
@@ -121,8 +121,12 @@ def open_folder(folder=EDGE_FOLDER, precision="fp32", engine="auto", delta=None)
 
     units = edge_units(Path(folder), precision=precision, live=LIVE_SIDES, delta=delta)
     opened = MindSporeEngine(units, f"{precision} {configs(folder)}")
-    for unit in ("edge_audio", "edge_render_256"):
-        opened.build(unit)  # weights that are missing or wrong are found now, not in the middle of a video
+    # weights that are missing or wrong are found now, not in the middle of a video
+    if fits(folder):
+        check_weights(folder)
+    else:
+        for unit in ("edge_audio", "edge_render_256"):
+            opened.build(unit)
     return EdgeGenerator(opened, heard, live=True)
 
 

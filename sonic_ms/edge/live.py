@@ -16,7 +16,6 @@ from sonic_ms.edge.live_idle import LiveIdle
 from sonic_ms.edge.live_voice import LiveVoice
 from sonic_ms.edge.postprocess import EASE, REST, scale_mouth, smooth_curves
 from sonic_ms.edge.squares import SquareRenderer
-from sonic_ms.media.audio import log_mel
 
 FADING = 0.002  # log10 units a frame that the loudest mel value heard so far loses: 80 dB in 160 s
 CLOSING = (0.45, 0.15, 0.0)  # share of the opening in the frames after an interruption
@@ -114,7 +113,7 @@ class LiveEdge:
     def _hear(self):
         """Curves as they are shown of the next HOP_FRAMES frames, or of those there are."""
         window = self._units.window
-        mel = log_mel(self._voice.last(window), max_log=-10)  # its floor comes below
+        mel = self._voice.mel(window)
         self._loudest = max(float(mel.max()), self._loudest - FADING * HOP_FRAMES)
         mel = np.maximum(mel, self._loudest - RANGE)[None]
         rows = self._engine.run(self._units.encoder, {"mel": np.ascontiguousarray(mel, np.float32)})["heard"][0].T

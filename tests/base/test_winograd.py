@@ -39,7 +39,15 @@ def test_pairs_of_frames(frames):
     assert relative_error(ours, theirs.transpose(1, 2).reshape(2 * frames, 5, 3, 4).numpy()) < 1e-6
 
 
-def test_a_unet_and_which_of_its_layers_change():
+@pytest.fixture
+def by_operator():
+    """MindSpore runs operators one by one: the graphs of two UNets take long to compile."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def test_a_unet_and_which_of_its_layers_change(by_operator):
     """Pictures of 32, 16, 8 and 4 pixels a side; one block a level down, two up."""
     sizes = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "cross_attention_dim": 32}
     config = dataclasses.replace(PUBLISHED["unet"], layers_per_block=1, **sizes)

@@ -16,7 +16,7 @@ from sonic_ms.edge.rig import POSE
 from sonic_ms.edge.units import LIVE_WINDOW
 from sonic_ms.errors import FaceError, UsageError
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
-from sonic_ms.media.audio import SAMPLES_PER_FRAME, load_audio, speech_envelope, voice_activity
+from sonic_ms.media.audio import SAMPLES_PER_FRAME, load_audio, log_mel, speech_envelope, voice_activity
 from sonic_ms.pipeline import load_model
 from tests.support.live_speech import SteppedClock
 
@@ -62,6 +62,19 @@ def test_voice_is_heard_where_it_is_in_the_whole_recording(speech):
             live.append(voice.active()[-6])
     offline = voice_activity(frames.ravel())
     assert np.mean(np.array(live) == offline[: len(live)]) > 0.93
+
+
+def test_mel_is_that_of_the_recording_so_far(speech):
+    voice, frames = LiveVoice(), frames_of(speech)[:40]
+    for i, frame in enumerate(frames):
+        if i == 30:
+            voice.append(frames[0])
+            voice.append(frames[1])
+            voice.drop(2)  # as if they had never come
+        voice.append(frame)
+        expected = log_mel(frames[: i + 1].ravel(), max_log=-10)[:, -20 * 4 :]
+        assert np.abs(voice.mel(20)[:, -expected.shape[1] :] - expected).max() < 1e-5, i
+        assert (voice.mel(20)[:, : -expected.shape[1]] == -1.5).all()
 
 
 def test_loudness_is_that_of_the_whole_recording(speech):

@@ -142,6 +142,24 @@ def test_a_session_counts_as_a_job_that_runs(start, tmp_path):
             assert socket.receive_json()["type"] == "hello"
 
 
+def test_a_key_that_may_not_create_and_one_that_asks_too_often(start, tmp_path):
+    from sonic_ms.serve.database import Database
+    from sonic_ms.serve.files import Folders
+    from sonic_ms.serve.tenants import Tenants
+
+    folder = tmp_path / "data"
+    database = Database(Folders(folder).data)
+    tenants = Tenants(database)
+    reader = tenants.add_key("reader", scopes=("read",))
+    hasty = tenants.add_key("hasty", limits={"requests_a_minute": 2})
+    database.close()
+    with start(folder, local=False) as client:
+        assert refusal(client, image="upl_x", key=reader) == ("missing_scope", 1008)
+        kinds = [refusal(client, image="upl_x", key=hasty)[0] for _ in range(4)]
+    # a minute may end in between, once
+    assert kinds[0] == "not_found" and "too_many_requests" in kinds[2:], kinds
+
+
 def test_one_session_too_many_is_refused(client):
     upload = photo(client)
     with session(client, image=upload) as socket:
