@@ -15,7 +15,6 @@ from pathlib import Path
 
 from sonic_ms.runtime.ms import start
 
-
 CUT, CUT_RANDOM = "-cut", "-cut-random"  # ends of the names of folders that are cut from a dense run
 WIDE, NARROW = (24, 48, 64), (16, 32, 48)  # channels of the painter before 2026-11-28, and of the shipped one
 

@@ -2,7 +2,7 @@
 
     manifest.json  {"format": 1, "model", "precision", "mindspore", "mind_ir_version", "weights_sha256", "licence",
                     "gear", "for_cpu", "units": {NAME: {
-                    "inputs": [{"name", "shape", "dtype"}], "outputs": [...],
+                    "inputs": [{"name", "shape", "dtype"}], "outputs": [...], "threads",
                     "onnx" | "mindir" | "om" | "lite": {"path", "sha256", "data": [{"path", "sha256"}]}}}}
     config/        config.json of each network
     onnx/, mindir/ the graphs
@@ -46,7 +46,7 @@ class Bundle:
     def __init__(self, folder, manifest):
         self.folder, self.manifest = Path(folder), manifest
         self.units = {
-            name: Unit(name, _tensors(entry["inputs"]), _tensors(entry["outputs"]), None)
+            name: Unit(name, _tensors(entry["inputs"]), _tensors(entry["outputs"]), None, entry.get("threads", 0))
             for name, entry in manifest["units"].items()
         }
         self._checked = {}
@@ -165,6 +165,8 @@ def _problem_of_unit(name, entry):
                 return f"unit {name}: {tensor['name']} has {count} elements, expected at most {MAX_ELEMENTS}"
         if len({tensor["name"] for tensor in tensors}) < len(tensors):
             return f"unit {name}: two of the {side} have one name"
+    if type(entry.get("threads", 0)) is not int or entry.get("threads", 0) not in (0, 1):
+        return f"unit {name}: threads is {short(entry['threads'])}, expected 0 for all or 1"
     problems = (file_problem(entry[kind]) for kind in KINDS if kind in entry)
     return next((f"unit {name}: {problem}" for problem in problems if problem), None)
 
@@ -202,6 +204,7 @@ def unit_entry(unit):
     return {
         "inputs": [asdict(tensor) for tensor in unit.inputs],
         "outputs": [asdict(tensor) for tensor in unit.outputs],
+        "threads": unit.threads,
     }
 
 

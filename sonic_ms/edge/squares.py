@@ -1,5 +1,6 @@
 """Curves and poses -> the moving squares of a portrait, on any engine."""
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from sonic_ms.edge.rig import frame_parameters
 from sonic_ms.edge.texture import make_texture, place_patch, unpack
 from sonic_ms.edge.units import EDGE_BATCH
+from sonic_ms.runtime.engine import runs_at_once
 
 
 class SquareRenderer:
@@ -60,13 +62,17 @@ class Squares:
         renderer = SquareRenderer(self.engine, self.scene, unit, EDGE_BATCH)
         firsts = range(start - start % EDGE_BATCH, stop, EDGE_BATCH)
         batches = [slice(first, first + EDGE_BATCH) for first in firsts]
-        # One graph call ahead: whoever takes the frames has work of his own meanwhile.
-        with ThreadPoolExecutor(1, "render") as ahead:
-            coming = None
-            for number, (first, batch) in enumerate(zip(firsts, batches)):
-                drawn = coming.result() if coming else renderer.draw(self.curves[batch], self.pose[batch])
-                if number + 1 < len(batches):
-                    following = batches[number + 1]
-                    coming = ahead.submit(renderer.draw, self.curves[following], self.pose[following])
+
+        def draw(batch):
+            return renderer.draw(self.curves[batch], self.pose[batch])
+
+        # Graph calls ahead: whoever takes the frames has work of his own meanwhile.
+        calls = runs_at_once(self.engine, unit)
+        with ThreadPoolExecutor(calls, "render") as pool:
+            coming = deque(pool.submit(draw, batch) for batch in batches[:calls])
+            for number, first in enumerate(firsts):
+                drawn = coming.popleft().result()
+                if number + calls < len(batches):
+                    coming.append(pool.submit(draw, batches[number + calls]))
                 wanted = slice(max(start - first, 0), stop - first)
                 yield from renderer.put_together(*(values[wanted] for values in drawn))

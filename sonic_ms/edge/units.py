@@ -106,7 +106,7 @@ def edge_units(folder=EDGE_FOLDER, sides=EDGE_SIDES, precision="fp32", live=(), 
         return Unit(name, inputs, outputs, renderer(side), threads)
 
     units = [hears("edge_audio", WINDOW, encoder)]
-    units += [renders(f"edge_render_{side}", side, EDGE_BATCH) for side in sides]
+    units += [renders(f"edge_render_{side}", side, EDGE_BATCH, threads=1) for side in sides]
     if live:
         units += [hears("edge_live_audio", LIVE_WINDOW, live_encoder, threads=1)]
         units += [renders(f"edge_live_{side}", side, 1, threads=1) for side in live]

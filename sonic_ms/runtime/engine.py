@@ -14,7 +14,10 @@ from sonic_ms.runtime.unit import Unit
 
 
 class Engine(Protocol):
-    """Runs the graphs of a table of units on NumPy arrays. Threads take turns, see turns.py."""
+    """Runs the graphs of a table of units on NumPy arrays. Threads take turns, see turns.py.
+
+    Where runs of a unit need not, the engine also has at_once(unit): how many may be on their way, see runs_at_once.
+    """
 
     def prepare(self, unit: str) -> None:
         """Compile or load a unit now, so that its first run does not wait for that."""
@@ -27,6 +30,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
+
+
+def runs_at_once(engine: Engine, unit: str) -> int:
+    """How many runs of a unit it pays to have on their way; 1 where threads take turns."""
+    return engine.at_once(unit) if hasattr(engine, "at_once") else 1
 
 
 def has_npu() -> bool:

@@ -1,10 +1,13 @@
 """onnxruntime as an engine: the ONNX graphs of a bundle on the CPU, or on an Ascend NPU where its build has CANN."""
 
+import os
+
 from sonic_ms.errors import EngineError
 from sonic_ms.files.threads import threads as threads_of_process
 from sonic_ms.runtime.engine import check_inputs
 from sonic_ms.runtime.turns import check_process, in_turn
 
+MOST_RUNS = 4  # of a unit at once
 PROVIDERS = ("CANNExecutionProvider", "CPUExecutionProvider")  # in the order they are preferred
 
 
@@ -43,6 +46,10 @@ class OnnxEngine:
         names = [tensor.name for tensor in spec.outputs]
         feed = {tensor.name: array for tensor, array in zip(spec.inputs, arrays)}
         return dict(zip(names, run_session(session, names, feed, f"unit {unit}")))
+
+    def at_once(self, unit):
+        """See engine.runs_at_once. Each run needs memory of its own."""
+        return min(threads_of_process() or os.cpu_count(), MOST_RUNS) if self._bundle.units[unit].threads == 1 else 1
 
     def info(self):
         return {
