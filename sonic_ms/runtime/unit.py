@@ -27,8 +27,8 @@ class Tensor:
 class Unit:
     """One graph. build() -> the loaded Cell, in inference mode; None for a unit that was read from a bundle.
 
-    threads: of a CPU that one run takes where the engine can be told: 0 for all, or 1, and then several runs go beside one
-    another."""
+    threads: of a CPU that one run takes where the engine can be told: 0 for all, or 1, and then several runs go beside
+    one another."""
 
     name: str
     inputs: tuple[Tensor, ...]
