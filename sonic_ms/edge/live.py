@@ -19,7 +19,7 @@ from sonic_ms.edge.squares import SquareRenderer
 
 FADING = 0.002  # log10 units a frame that the loudest mel value heard so far loses: 80 dB in 160 s
 CLOSING = (0.45, 0.15, 0.0)  # share of the opening in the frames after an interruption
-HOP_FRAMES = 2  # frames that one run of the encoder serves
+HOP_FRAMES = 3  # frames that one run of the encoder serves
 PAUSE = 10  # known frames of silence after which a mouth rests
 
 

@@ -274,7 +274,7 @@ def active_frames(score, level, loud):
 
 def _speech_score(samples):
     """Mean excess over the noise floor (0..25 dB) and total level (dB), every 10 ms: two arrays (n_samples // 160,)."""
-    powers = band_powers(samples)
+    powers = mel_powers(samples)[:, VAD_BANDS]
     if len(powers) < VAD_SMOOTH:
         return np.zeros(len(powers)), np.zeros(len(powers))
     bands, level = smooth_bands(powers)
@@ -287,10 +287,10 @@ def _speech_score(samples):
     return score / bands.shape[1], level
 
 
-def band_powers(samples):
-    """Power in the mel bands of VAD_BANDS every 10 ms: float32 (n_samples // 160, 68)."""
+def mel_powers(samples):
+    """Power in every mel band every 10 ms: float32 (n_samples // 160, 80)."""
     spectra = [power @ mel_filters().T for power in _power_spectra(samples)]
-    return np.concatenate(spectra or [np.zeros((0, N_MELS), np.float32)])[:, VAD_BANDS]
+    return np.concatenate(spectra or [np.zeros((0, N_MELS), np.float32)])
 
 
 def smooth_bands(powers):

@@ -30,6 +30,7 @@ def test_units_come_back_as_exported(toys):
         ("both", (2, 2, 5), "float32"),
         ("product", (2, 5), "float32"),
     ]
+    assert (toys.units["padded"].threads, toys.units["stacked"].threads) == (0, 1)
     assert toys.has("padded", "onnx") and toys.has("padded", "mindir") and not toys.has("padded", "om")
 
 
@@ -59,6 +60,8 @@ def test_no_bundle(tmp_path):
         (lambda m: m["units"]["padded"]["inputs"][0].update(shape=[1] * 9), "static shape"),
         (lambda m: m["units"]["padded"]["inputs"][0].update(shape=[True]), "static shape"),
         (lambda m: m["units"]["padded"].update(inputs=5), "expected a list of 1 to"),
+        (lambda m: m["units"]["padded"].update(threads=100000), "threads is 100000, expected 0 for all or 1"),
+        (lambda m: m["units"]["padded"].update(threads=True), "threads is True, expected 0 for all or 1"),
         (lambda m: m["units"].update({"../x": m["units"]["padded"]}), "a name of letters and digits"),
         (lambda m: m.update(units=[]), "units is .*, expected a dict"),
         (lambda m: m.update(units={}), "0 units"),

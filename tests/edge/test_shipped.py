@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from sonic_ms.edge.graphs import sample_inputs
 from sonic_ms.edge.shipped import check_weights, fits, open_shipped
 from sonic_ms.edge.units import EDGE_FOLDER, NETWORKS, edge_units
 from sonic_ms.errors import EngineError, WeightsError
+from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.files.weights import MODEL_FILE, TensorFile, write_tensors
 from sonic_ms.pipeline import load_model
 from sonic_ms.runtime.cells import MindSporeEngine
+from sonic_ms.runtime.engine import runs_at_once
 from sonic_ms.runtime.ort import OnnxEngine
 
 
@@ -27,6 +30,36 @@ def changed_model(folder, change):
         entries = [(name, "F32", array.shape, lambda array=array: array) for name, array in arrays.items()]
         write_tensors(folder / network / MODEL_FILE, entries)
     return folder
+
+
+def test_as_many_graph_calls_at_once_as_threads_make_the_same_frames(monkeypatch):
+    """One call takes one thread; they come back in order, also where the last ones are fewer than wanted."""
+    running, most, lock = 0, [], threading.Lock()
+
+    def counted(self, unit, inputs, run=OnnxEngine._run):
+        nonlocal running
+        with lock:
+            running += 1
+            most[-1] = max(most[-1], running)
+        try:
+            return run(self, unit, inputs)
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(OnnxEngine, "_run", counted)
+    found = {}
+    for threads in ("1", "3", "9"):
+        monkeypatch.setenv("SONIC_MS_THREADS", threads)
+        most.append(0)
+        model = load_model(engine="onnxruntime")
+        assert runs_at_once(model.generator.engine, "edge_render_256") == min(int(threads), 4)
+        assert runs_at_once(model.generator.engine, "edge_audio") == 1
+        video = model.generate(str(DEMO_IMAGE), str(DEMO_AUDIO), duration=2.0, min_resolution=128)
+        found[threads] = np.stack(list(video))
+    assert len(found["1"]) == 50 and found["1"].std(0).max() > 10
+    assert all(np.array_equal(frames, found["1"]) for frames in found.values())
+    assert most[0] == 1 and 1 < most[1] <= 3 and 1 < most[2] <= 4
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ def toy_units(precision="fp32"):
             (Tensor("a", (2, 5), dtype), Tensor("b", (2, 5), dtype)),
             (Tensor("both", (2, 2, 5), dtype), Tensor("product", (2, 5), dtype)),
             Stacked,
+            threads=1,
         ),
     )
     return {unit.name: unit for unit in units}
