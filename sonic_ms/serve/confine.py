@@ -1,12 +1,15 @@
 """What a worker process may use: strangers' files are decoded in it."""
 
+import contextlib
 import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 MAX_FILE = 8 << 30  # bytes of one file
+NICE = 5
 
 
 def confine(settings, network=False):
@@ -18,6 +21,14 @@ def confine(settings, network=False):
         _limit(resource.RLIMIT_AS, settings["memory"])
     if not network and not without_network():
         print("the worker may not give up its network; a container without one does the same", file=sys.stderr)
+
+
+def stand_back():
+    """Let the server go first, which somebody waits for at this moment: within the session of this process, and as a
+    whole where Linux shares the processors out by sessions."""
+    os.nice(NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def _limit(what, value):

@@ -139,10 +139,11 @@ def main():
     settings = json.loads(sys.argv[1])
     lines = Lines()
     from sonic_ms.files.assets import fetch_face_nets
-    from sonic_ms.serve.confine import confine
+    from sonic_ms.serve.confine import confine, stand_back
 
     fetch_face_nets()  # while there is a network
     confine(settings)
+    stand_back()
     try:
         from sonic_ms.labels.manifest import load_signer
         from sonic_ms.labels.save import Operator
