@@ -22,7 +22,7 @@ def run(settings, host, port):
     config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False,
                             timeout_graceful_shutdown=KEEP_OPEN, proxy_headers=False,
                             ws_max_size=MOST_MESSAGE)  # fmt: skip
-    listening = _listen(host, port)
+    listening = listen(host, port)
     name = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.model} at http://{name}:{listening.getsockname()[1]}", flush=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
                 signal.signal(name, handler)
 
 
-def _listen(host, port):
+def listen(host, port):
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # asyncio sends at once only through sockets that say they are TCP: without that every answer waits 40 ms

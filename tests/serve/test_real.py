@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sonic_ms.cli import main
 from sonic_ms.files.shipped import DEMO_AUDIO, DEMO_IMAGE
 from sonic_ms.labels.show import look
 from sonic_ms.media.video import probe
+from sonic_ms.serve.confine import NICE
+from sonic_ms.serve.run import listen
 from tests.serve.conftest import Server
 from tests.test_cli import bad_image, wav
 
@@ -101,6 +104,16 @@ def test_the_worker_has_no_network_and_limits(server):
     limits = Path(f"/proc/{worker}/limits").read_text()
     assert "Max core file size        0 " in limits and f"Max file size             {8 << 30}" in limits
     assert mine != its
+
+
+def test_an_answer_leaves_at_once_and_before_the_workers_frames(server):
+    """A server's socket that does not say it is TCP has its answers held back for 40 ms, and workers go second."""
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        assert listening.accept()[0].proto == socket.IPPROTO_TCP
+    server.wait_ready()
+    (worker,) = server.workers()
+    first, second = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (server.process.pid, worker))
+    assert second == first + NICE
 
 
 def gone(pid):
