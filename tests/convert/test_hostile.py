@@ -288,6 +288,7 @@ def cost(tmp_path_factory):
     return {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_costs_less_than_the_budget(cost, name):
     outcome, memory, seconds = cost[name]
@@ -344,6 +345,7 @@ def mutant(kind, data, rng, folder):
 FUZZED = ("zip", "legacy", "pickle", "safetensors", "safetensors header", "ctranslate2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FUZZED)
 def test_no_mutation_ends_in_another_error(tmp_path, kind):
     data, outcomes = sound_file(kind, tmp_path), {"read": 0, "refused": 0}

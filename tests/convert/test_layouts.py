@@ -155,6 +155,7 @@ def single(networks, tmp_path_factory):
     return folder, file
 
 
+@pytest.mark.slow
 def test_the_single_file_gives_the_same_networks_as_the_folders(networks, single, tmp_path):
     folder, _ = single
     (tmp_path / "one").mkdir()

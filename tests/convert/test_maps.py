@@ -55,6 +55,7 @@ def planned():
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_manifest_maps_one_to_one(planned, name):
     content, family, config, shapes, wanted = planned(name)

@@ -73,6 +73,7 @@ def folder(speech, tmp_path_factory):
     return videos
 
 
+@pytest.mark.slow
 def test_videos_become_clips_and_the_others_say_why(folder, speech, tmp_path, capsys):
     assert main(["data", "lips", str(folder), "--out", str(tmp_path / "out"), "--lang", "en"]) == 0
     said = capsys.readouterr()

@@ -44,6 +44,7 @@ def frames_of(samples):
     return samples[: count * SAMPLES_PER_FRAME].reshape(count, -1)
 
 
+@pytest.mark.slow
 def test_the_shown_opening_is_that_of_the_offline_video(generator, speech):
     offline, _ = generator.curves(speech, EdgeOptions())
     found = []

@@ -74,6 +74,7 @@ def test_the_opening_is_where_both_distances_are_positive():
     assert np.hypot(x[inside] - rig.mouth[0], y[inside] - rig.mouth[1]).max() < 1.1 * rig.mouth[4]
 
 
+@pytest.mark.slow
 def test_head_motion_fades_out_at_the_border():
     rig = random_rig(np.random.default_rng(3), open_photo=False)
     x, y, outputs = face_fields(rig, np.zeros((1, 8)), np.array([[0.03, 0.02, 0.05, 0.02, 0, 0]]))

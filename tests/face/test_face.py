@@ -63,6 +63,7 @@ def test_one_face_on_each_portrait(analyzer, astronaut, hopper):
         assert faces[0].keypoints[0, 0] < nose[0] < faces[0].keypoints[1, 0]  # the right eye is on the left
 
 
+@pytest.mark.slow
 def test_nothing_on_other_pictures(analyzer):
     from skimage import data
 

@@ -7,6 +7,7 @@ from tests.support.fuzzing import KINDS, fuzz
 CASES = {"plan": 60}  # a network is built for each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_mutation_ends_in_another_error(tmp_path, kind):
     outcome = fuzz(kind, tmp_path, CASES.get(kind, 400))

@@ -103,6 +103,7 @@ def test_what_chance_could_have_made_is_no_mark(monkeypatch):
         assert number == found and (chance < -9) == (found is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

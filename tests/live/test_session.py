@@ -228,6 +228,7 @@ def test_sound_after_the_end():
     assert session.pull() is None
 
 
+@pytest.mark.slow
 def test_an_hour_keeps_time_to_the_sample():
     session, speaker, clock = plain_session()
     second = numbered(25)

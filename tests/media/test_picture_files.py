@@ -239,6 +239,7 @@ def peak(path):
 class TestMemory:
     """The largest ones were measured by hand (docs/threats.md); these show that memory grows as it should."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "kind, mode, options",
         [

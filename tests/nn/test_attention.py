@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from sonic_ms.nn.attention import Attention, attention
 from tests.support.cells import close, gradients, normal, run
 
+pytestmark = [pytest.mark.slow]
+
 
 @pytest.mark.parametrize("max_scores", [1 << 20, 3 * 2 * 9 * 7, 2 * 9 * 7, 2 * 4 * 7, 1])
 def test_attention_is_the_same_in_any_blocks(max_scores):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from sonic_ms.nn import host, portable
 from tests.support.cells import close, gradients, load, normal, run
 
+pytestmark = [pytest.mark.slow]
+
 
 def test_gelu_is_the_exact_one_over_the_whole_range():
     x = np.concatenate([np.linspace(-12, 12, 20001), [-3e4, -100, 100, 3e4]]).astype(np.float32)

@@ -20,7 +20,7 @@ from sonic_ms.serve.problems import Problem, Unavailable
 from sonic_ms.serve.service import Service
 from tests.serve.test_webhooks import Receiver
 
-pytestmark = pytest.mark.needs("postgresql")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("postgresql")]
 FAKE_SERVER = Path(__file__).parent / "fake_server.py"
 
 

@@ -186,6 +186,7 @@ def test_15_there_is_no_limit_of_time_for_a_job(start, monkeypatch):
         assert client.get(f"/v1/videos/{name}").json()["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_16_a_thousand_jobs_are_taken_and_there_tomorrow(start):
     """new-api#3044: submit 1000, collect tomorrow."""
     with start(lanes=1) as client:

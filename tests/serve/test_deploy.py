@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from sonic_ms.cli import build_parser
 from tests.test_docs import refuse
 
+pytestmark = [pytest.mark.slow]
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "sonic-ms"
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"

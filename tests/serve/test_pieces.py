@@ -15,6 +15,8 @@ from sonic_ms.serve import pieces, process
 from sonic_ms.serve.settings import Settings
 from tests.serve.conftest import FAKE
 
+pytestmark = [pytest.mark.slow]
+
 OPTIONS = {"min_resolution": 128, "duration": 2.4}
 
 

@@ -125,6 +125,7 @@ def test_what_cannot_be_added_is_one_line(delta_file, folded, tmp_path, capsys):
     assert "was learned on another painter" in capsys.readouterr().err and not (tmp_path / "a.mp4").exists()
 
 
+@pytest.mark.slow
 def test_only_what_was_chosen_changes_and_resuming_changes_nothing(tmp_path):
     before, cell = {p.name: p.asnumpy().copy() for p in Loss().trainable_params()}, Loss()
     chosen, loop = Chosen(0.1, 3), dataclasses.replace(LOOP, weight_decay=0.0, average=0.0)

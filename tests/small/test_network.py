@@ -63,6 +63,7 @@ def outputs(cell, unit):
     return [one.asnumpy() for one in (out if isinstance(out, tuple) else (out,))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["clip", "whisper", "audio2token", "audio2bucket"])
 def test_cut_is_masked(networks, network):
     config, left, zeros, whole = networks[network]

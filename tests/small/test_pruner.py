@@ -91,6 +91,7 @@ def trained(tmp_path_factory):
     return once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_lives_outside_a_mask(trained, method):
     """Weights, moments and the average are 0 there, in memory and in the checkpoint; the published weights as well."""

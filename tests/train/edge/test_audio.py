@@ -19,6 +19,8 @@ from sonic_ms.train.edge.articulation import BILABIAL, SHAPES, articulation_curv
 from sonic_ms.train.edge.audio import EdgeAudioConfig
 from sonic_ms.train.edge.speech import Espeak, Phone
 
+pytestmark = [pytest.mark.slow]
+
 RECIPE = Path(__file__).resolve().parents[3] / "configs" / "edge_audio.yaml"
 SETTINGS = {"utterances": 12, "copies": 1, "components": 24, "seed": 3}
 
