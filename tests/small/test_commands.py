@@ -80,7 +80,7 @@ def test_a_rounded_painter_runs_in_onnxruntime(tmp_path):
         (["prune", "--dead", "--keep", "0.5"], 2, "give one of"),
         (["prune", "--keep", "1.5"], 2, "--keep is 1.5; expected a share above 0"),
         (["prune", "--keep", "0.5", "--model", "nowhere"], 3, "nowhere"),
-        (["prune", "--widths", "32,32,48"], 2, "block down1.0 has 24 channels, so it cannot keep 32"),
+        (["prune", "--widths", "32,32,48"], 2, "block down1.0 has 16 channels, so it cannot keep 32"),
         (["prune", "--widths", "8,8,8", "--model", "nowhere"], 3, "nowhere"),
         (["report", "nowhere"], 3, "has no run"),
     ],
