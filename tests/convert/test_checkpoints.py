@@ -14,6 +14,8 @@ from sonic_ms.files.weights import MODEL_FILE, TensorFile, fp32_to_bf16
 from tests.support import tiny_checkpoint as tiny
 from tools import pt2ms_weights as pt2ms
 
+pytestmark = [pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):

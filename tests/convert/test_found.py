@@ -17,6 +17,8 @@ from sonic_ms.files.weights import MODEL_FILE, TensorFile
 from tests.support import tiny_checkpoint as tiny
 from tools import pt2ms_weights as pt2ms
 
+pytestmark = [pytest.mark.slow]
+
 AUDIO = "Sonic/audio2token.pth"
 RIFE = "RIFE/flownet.pkl"
 WHISPER = "whisper-tiny/model.safetensors"

@@ -17,6 +17,8 @@ from sonic_ms.files.weights import MODEL_FILE
 from tests.support import tiny_checkpoint as tiny
 from tools import pt2ms_weights as pt2ms
 
+pytestmark = [pytest.mark.slow]
+
 MANIFESTS = Path(__file__).resolve().parents[2] / "convert" / "manifests"
 PARTS = {"svd_unet": "model.diffusion_model.", "vae": "", "image_encoder": "conditioner.embedders.0.open_clip.model."}
 RESNET = (
@@ -155,7 +157,6 @@ def single(networks, tmp_path_factory):
     return folder, file
 
 
-@pytest.mark.slow
 def test_the_single_file_gives_the_same_networks_as_the_folders(networks, single, tmp_path):
     folder, _ = single
     (tmp_path / "one").mkdir()
@@ -339,7 +340,6 @@ def folded(state):
     return out
 
 
-@pytest.mark.slow
 def test_a_folded_detector_finds_the_same(tmp_path):
     import mindspore as ms
 

@@ -18,6 +18,8 @@ from sonic_ms.runtime.choose import open_engine
 from sonic_ms.runtime.unit import normal_inputs
 from tests.support.deploy_toys import export_toys, toy_units
 
+pytestmark = [pytest.mark.slow]
+
 
 def test_files_compute_what_the_cells_compute(toys):
     for name, unit in toy_units().items():
@@ -46,7 +48,6 @@ def test_manifest_says_where_it_comes_from(toys):
 
 
 @pytest.mark.parametrize("broken", ["fix_pads", "name_ends"])
-@pytest.mark.slow
 def test_a_file_that_differs_makes_no_bundle(tmp_path, monkeypatch, broken):
     monkeypatch.setattr(onnx_fixes, broken, lambda *args: None)
     with pytest.raises(OutputError, match="unit padded"):
@@ -54,7 +55,6 @@ def test_a_file_that_differs_makes_no_bundle(tmp_path, monkeypatch, broken):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_tolerance_is_enforced(tmp_path, monkeypatch):
     monkeypatch.setitem(export_module.TOLERANCE, "fp32", -1.0)
     with pytest.raises(OutputError, match="differs from its Cell"):
@@ -79,7 +79,6 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.slow
 def test_large_weights_go_beside_the_mindir_file(tmp_path, monkeypatch, precision):
     """As MindSpore writes them above 1 GB; they are read one by one then (see load_mindir)."""
     import mindspore
@@ -94,7 +93,6 @@ def test_large_weights_go_beside_the_mindir_file(tmp_path, monkeypatch, precisio
     assert [Path(one).parent.name for one in loaded if "padded" in one] != ["mindir"]  # but a copy without weights
 
 
-@pytest.mark.slow
 def test_large_weights_go_beside_the_onnx_file(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "INLINE_BYTES", 100)
     monkeypatch.setattr(export_module, "EXTERNAL_BYTES", 16)
@@ -118,7 +116,6 @@ def test_numbers_that_are_not_raw_stay_in_the_graph(tmp_path):
     assert found["start"].tolist() == [3] and found["large"].tolist() == list(range(2048))
 
 
-@pytest.mark.slow
 def test_half_precision(tmp_path):
     bundle = export_toys(tmp_path / "bundle", "fp16")
     model = onnx.load(bundle.path("padded", "onnx"))
@@ -190,7 +187,6 @@ def test_frames_of_a_chunk():
         unit_table("sonic-edge", chunk=4)
 
 
-@pytest.mark.slow
 def test_onnx_may_be_imported_before_mindspore(tmp_path):
     """They want different implementations of protobuf; only MindSpore used to die of it."""
     code = (

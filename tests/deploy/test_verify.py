@@ -12,6 +12,8 @@ from sonic_ms.errors import EngineError, UsageError
 from sonic_ms.runtime.choose import check_engine, open_engine
 from sonic_ms.runtime.unit import normal_inputs
 
+pytestmark = [pytest.mark.slow]
+
 
 class Altered:
     """onnxruntime, but one output a little off, and one unit that fails."""

@@ -13,6 +13,8 @@ import pytest
 from sonic_ms.errors import AssetError
 from sonic_ms.files import assets
 
+pytestmark = [pytest.mark.slow]
+
 CONTENT = {"one.bin": b"first member " * 999, "two.bin": b"second member"}
 
 

@@ -18,7 +18,6 @@ def test_attention_is_the_same_in_any_blocks(max_scores):
 
 
 @pytest.mark.parametrize("max_scores", [1 << 20, 2 * 9 * 7, 2 * 4 * 7, 1])
-@pytest.mark.slow
 def test_the_gradients_of_attention_that_keeps_no_scores(max_scores):
     arrays, change = (normal(3, 2, 9, 4) * 2, normal(3, 2, 7, 4) * 2, normal(3, 2, 7, 4)), normal(3, 2, 9, 4)
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]

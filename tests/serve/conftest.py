@@ -103,7 +103,7 @@ def cluster(postgres, s3):
     postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-BOTH = ("one machine", pytest.param("cluster", marks=pytest.mark.needs("postgresql")))
+BOTH = ("one machine", pytest.param("cluster", marks=[pytest.mark.slow, pytest.mark.needs("postgresql")]))
 
 
 @pytest.fixture(params=BOTH)

@@ -10,6 +10,8 @@ from sonic_ms.serve import jobs as jobs_module
 from tests.serve.test_http import events, upload
 from tests.serve.test_webhooks import Receiver, webhook
 
+pytestmark = [pytest.mark.slow]
+
 
 def test_01_in_progress_is_said_only_of_what_runs_and_delete_stops_the_work(start):
     """vllm-omni#6403: in_progress while queued; DELETE leaves the chip computing."""
@@ -186,7 +188,6 @@ def test_15_there_is_no_limit_of_time_for_a_job(start, monkeypatch):
         assert client.get(f"/v1/videos/{name}").json()["attempt"] == 1
 
 
-@pytest.mark.slow
 def test_16_a_thousand_jobs_are_taken_and_there_tomorrow(start):
     """new-api#3044: submit 1000, collect tomorrow."""
     with start(lanes=1) as client:

@@ -21,6 +21,8 @@ from sonic_ms.serve.run import listen
 from tests.serve.conftest import Server
 from tests.test_cli import bad_image, wav
 
+pytestmark = [pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def sdk(server):
@@ -123,7 +125,6 @@ def gone(pid):
         return True
 
 
-@pytest.mark.slow
 def test_killed_workers_and_servers_lose_nothing(tmp_path):
     """bench/serve_kills.py does the same two hundred times."""
     server = Server(tmp_path / "data", "--engine", "onnxruntime").start()

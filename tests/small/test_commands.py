@@ -14,6 +14,8 @@ from sonic_ms.small.quantize import quantize
 from sonic_ms.small.record import write_record
 from sonic_ms.small.report import verdict
 
+pytestmark = [pytest.mark.slow]
+
 
 def painted(folder, features):
     """By the painter inside the renderer of a folder, as every engine loads it."""

@@ -22,6 +22,8 @@ from sonic_ms.train.edge.personalize import shipped_painter, store_delta, tensor
 from sonic_ms.train.loop.trainer import train
 from tests.support.tiny_sparse import LOOP, Loss, batch
 
+pytestmark = [pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def folded():
@@ -125,7 +127,6 @@ def test_what_cannot_be_added_is_one_line(delta_file, folded, tmp_path, capsys):
     assert "was learned on another painter" in capsys.readouterr().err and not (tmp_path / "a.mp4").exists()
 
 
-@pytest.mark.slow
 def test_only_what_was_chosen_changes_and_resuming_changes_nothing(tmp_path):
     before, cell = {p.name: p.asnumpy().copy() for p in Loss().trainable_params()}, Loss()
     chosen, loop = Chosen(0.1, 3), dataclasses.replace(LOOP, weight_decay=0.0, average=0.0)

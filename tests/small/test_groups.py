@@ -10,6 +10,8 @@ from sonic_ms.errors import UsageError, WeightsError
 from sonic_ms.files.weights import load_weights
 from sonic_ms.small.groups import choose, cut, live_channels, sized
 
+pytestmark = [pytest.mark.slow]
+
 TIED = PainterConfig((8, 12, 16))
 
 

@@ -21,6 +21,8 @@ from sonic_ms.small.settings import SparsityConfig
 from sonic_ms.train.loop.trainer import train
 from tests.support.tiny_sparse import LOOP, SPARSE, Loss, batch, run
 
+pytestmark = [pytest.mark.slow]
+
 
 def weights_of(cell):
     return {p.name.split("loss_cell.")[-1]: p.asnumpy().copy() for p in cell.trainable_params()}
@@ -91,7 +93,6 @@ def trained(tmp_path_factory):
     return once
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_lives_outside_a_mask(trained, method):
     """Weights, moments and the average are 0 there, in memory and in the checkpoint; the published weights as well."""
@@ -198,7 +199,6 @@ def test_dead_gradients_do_not_clip_the_others(tmp_path):
     assert norm < 0.9 * np.sqrt(sum((g.asnumpy() ** 2).sum() for g in gradients))
 
 
-@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_masks(trained, tmp_path):
     script = str(Path(__file__).resolve().parents[1] / "support" / "tiny_sparse.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}

@@ -26,6 +26,8 @@ from sonic_ms.small.supernet import (
 )
 from sonic_ms.train.loop.trainer import LoopConfig
 
+pytestmark = [pytest.mark.slow]
+
 WIDEST, NARROW = (4, 6, 8), (2, 4, 8)
 LOOP = LoopConfig(2, 1, 1e-3, warmup=1, accumulation=4, log_every=1, save_every=2)
 
@@ -75,7 +77,6 @@ def test_times_are_of_every_shape_and_grow():
     assert 0 < narrow < wide and len(times.known) == len({*shapes, *conv_shapes(PainterConfig((8, 16, 16)))})
 
 
-@pytest.mark.slow
 def test_the_recipe_judges_every_candidate(tmp_path, drawings, monkeypatch):
     monkeypatch.setattr("sonic_ms.small.painter.TEST_FACES", 1)
     monkeypatch.setattr("sonic_ms.small.supernet.REMEASURE", 1)
