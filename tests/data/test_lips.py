@@ -17,6 +17,8 @@ from sonic_ms.pipeline import load_model
 from tests.data.conftest import remaker
 from tests.support.talking_clip import talking_clip
 
+pytestmark = [pytest.mark.slow]
+
 
 def turned(points, yaw, scale, shift):
     c, s = np.cos(yaw), np.sin(yaw)
@@ -73,7 +75,6 @@ def folder(speech, tmp_path_factory):
     return videos
 
 
-@pytest.mark.slow
 def test_videos_become_clips_and_the_others_say_why(folder, speech, tmp_path, capsys):
     assert main(["data", "lips", str(folder), "--out", str(tmp_path / "out"), "--lang", "en"]) == 0
     said = capsys.readouterr()

@@ -12,6 +12,8 @@ from sonic_ms.nn.sizes import WhisperConfig
 from sonic_ms.train.edge.ear import Ear, head_line, save_encoder, set_head, whisper_weights
 from sonic_ms.train.edge.lines import apply
 
+pytestmark = [pytest.mark.slow]
+
 SMALL = AudioEncoderConfig(WhisperConfig(16, 1, 2, 32, 80, 40), 5, tuple(np.arange(8.0)), 0.0)
 MOST_PARAMETERS, MOST_BYTES = 10e6, 20e6
 

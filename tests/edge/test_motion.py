@@ -9,6 +9,8 @@ from sonic_ms.edge.renderer import grid
 from sonic_ms.edge.rig import TERMS, frame_parameters
 from sonic_ms.train.edge.mouths import random_rig
 
+pytestmark = [pytest.mark.slow]
+
 ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 
 
@@ -37,7 +39,6 @@ def face_fields(rig, curves, pose):
     return x.asnumpy()[0], y.asnumpy()[0], [output.asnumpy()[0] for output in outputs]
 
 
-@pytest.mark.slow
 def test_nothing_moves_at_rest_on_a_closed_mouth():
     rig = random_rig(np.random.default_rng(0), open_photo=False)
     x, y, (upper_x, upper_y, lower_x, lower_y, _, _) = face_fields(rig, np.zeros((1, 8)), np.zeros((1, 6)))
@@ -63,7 +64,6 @@ def test_lip_edges_land_exactly_on_the_photos_lip_edges():
         np.testing.assert_allclose(outputs[layer], source[contour] @ basis(place), atol=2e-3)
 
 
-@pytest.mark.slow
 def test_the_opening_is_where_both_distances_are_positive():
     rig = random_rig(np.random.default_rng(2), open_photo=False)
     curves = np.zeros((1, 8))
@@ -74,7 +74,6 @@ def test_the_opening_is_where_both_distances_are_positive():
     assert np.hypot(x[inside] - rig.mouth[0], y[inside] - rig.mouth[1]).max() < 1.1 * rig.mouth[4]
 
 
-@pytest.mark.slow
 def test_head_motion_fades_out_at_the_border():
     rig = random_rig(np.random.default_rng(3), open_photo=False)
     x, y, outputs = face_fields(rig, np.zeros((1, 8)), np.array([[0.03, 0.02, 0.05, 0.02, 0, 0]]))

@@ -11,6 +11,8 @@ from sonic_ms.errors import FaceError
 from sonic_ms.face import choose, detect, mesh
 from sonic_ms.media.image import load_image
 
+pytestmark = [pytest.mark.slow]
+
 
 def rotate(image, degrees):
     """Image turned clockwise about its centre, and the (2, 3) matrix old pixels -> new pixels."""
@@ -63,7 +65,6 @@ def test_one_face_on_each_portrait(analyzer, astronaut, hopper):
         assert faces[0].keypoints[0, 0] < nose[0] < faces[0].keypoints[1, 0]  # the right eye is on the left
 
 
-@pytest.mark.slow
 def test_nothing_on_other_pictures(analyzer):
     from skimage import data
 

@@ -12,6 +12,8 @@ from sonic_ms.data.decode import frames_of, samples_of
 from sonic_ms.errors import AudioError, ResourceError, SonicError, VideoError, exit_code
 from sonic_ms.media import audio, ffmpeg, video
 
+pytestmark = [pytest.mark.slow]
+
 
 def run(*arguments):
     subprocess.run([ffmpeg.ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)], check=True)

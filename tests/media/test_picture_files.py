@@ -236,10 +236,10 @@ def peak(path):
     return said, int(size)
 
 
+@pytest.mark.slow
 class TestMemory:
     """The largest ones were measured by hand (docs/threats.md); these show that memory grows as it should."""
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         "kind, mode, options",
         [

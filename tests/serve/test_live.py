@@ -16,6 +16,8 @@ from sonic_ms.serve import live_sessions
 from sonic_ms.serve.access import foreign
 from sonic_ms.serve.settings import Settings
 
+pytestmark = [pytest.mark.slow]
+
 SOUND = (np.random.default_rng(0).normal(0, 3000, 16000)).astype("<i2").tobytes()  # 1 s
 ROOT = Path(__file__).parents[2]
 

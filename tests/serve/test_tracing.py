@@ -12,6 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sonic_ms.errors import EngineError
 from sonic_ms.serve.tracing import Silent, open_tracing
 
+pytestmark = [pytest.mark.slow]
+
 TRACE, PARENT = "a" * 32, "b" * 16
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 

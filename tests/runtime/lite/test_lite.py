@@ -17,7 +17,7 @@ from sonic_ms.runtime.ort import OnnxEngine
 from sonic_ms.runtime.unit import Tensor, Unit
 from tests.support.lite_graphs import MIX, SLOW, values
 
-pytestmark = [pytest.mark.needs("lite")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("lite")]
 
 
 def test_the_real_lite_agrees_with_onnxruntime(engine, bundle):

@@ -17,6 +17,8 @@ from sonic_ms.train.loop import trainer
 from sonic_ms.train.loop.trainer import train
 from tests.support.tiny_run import CONFIG, Loss, batch
 
+pytestmark = [pytest.mark.slow]
+
 
 def losses(folder):
     with open(folder / "loss.csv", newline="") as file:
@@ -62,7 +64,6 @@ def test_it_learns_and_logs(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000008", "00000012"]
 
 
-@pytest.mark.slow
 def test_tensorboard_events_hold_the_losses(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
@@ -79,7 +80,6 @@ def test_tensorboard_events_hold_the_losses(tmp_path):
     assert [found["train", step] for step, _ in losses(tmp_path)] == pytest.approx([v for _, v in losses(tmp_path)])
 
 
-@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_losses(tmp_path, whole):
     script = str(Path(__file__).resolve().parents[2] / "support" / "tiny_run.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
@@ -95,7 +95,6 @@ def test_a_killed_process_resumes_to_the_same_losses(tmp_path, whole):
     assert losses(tmp_path) == whole
 
 
-@pytest.mark.slow
 def test_losses_between_a_checkpoint_and_a_row_are_not_forgotten(tmp_path):
     config = changed(log_every=6)
     train(Loss(), batch, config, tmp_path / "whole")
@@ -105,7 +104,6 @@ def test_losses_between_a_checkpoint_and_a_row_are_not_forgotten(tmp_path):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(Loss(), Dies(10), CONFIG, tmp_path)
@@ -116,7 +114,6 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, capsys):
     assert losses(tmp_path) == whole
 
 
-@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(trainer, "tqdm", lambda steps, **_: steps)  # its output goes to a file as well
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -142,14 +139,12 @@ def test_nothing_to_resume_is_an_error(tmp_path):
         train(Loss(), batch, CONFIG, tmp_path, resume=True)
 
 
-@pytest.mark.slow
 def test_resuming_with_a_changed_configuration_is_an_error(tmp_path):
     train(Loss(), batch, changed(steps=4), tmp_path)
     with pytest.raises(UsageError, match=r"learning_rate is 0\.01, it began with 0\.05"):
         train(Loss(), batch, changed(steps=4, learning_rate=0.01), tmp_path, resume=True)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_another_size_is_an_error(tmp_path):
     train(Loss(), batch, changed(steps=4), tmp_path)
     wider = Loss()
@@ -168,7 +163,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
     assert np.isnan(np.load(tmp_path / "bad_batch.npz")["arr_0"]).all()
 
 
-@pytest.mark.slow
 def test_accumulation_is_a_larger_batch(tmp_path):
     train(Loss(), batch, changed(accumulation=2), tmp_path / "two")
     step = iter(range(100))
@@ -183,7 +177,6 @@ def test_accumulation_is_a_larger_batch(tmp_path):
     assert ours == pytest.approx(theirs, abs=2e-6)
 
 
-@pytest.mark.slow
 def test_half_precision_learns_and_steps_that_overflow_are_left_out(tmp_path):
     def loud(rng, size):
         x, y = batch(rng, size)
@@ -204,7 +197,6 @@ def test_a_precision_that_is_not_there_is_an_error(tmp_path, precision, message)
         train(Loss(), batch, changed(precision=precision), tmp_path)
 
 
-@pytest.mark.slow
 def test_the_average_is_what_remains(tmp_path):
     seen = []
 
