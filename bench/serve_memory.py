@@ -2,7 +2,7 @@
 
     python -m bench.serve_memory --jobs 500
 
-Small jobs one after the other through the real program; the first fifth warms it up, after it and at the end server and
+Small jobs one after the other through the real program; the first tenth warms it up, after it and at the end server and
 worker are looked at. Fails when the resident memory of either grew by more than 5 %, one holds more open files, or
 something is left in the work folder. Prints one line of JSON.
 """
@@ -44,7 +44,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder, "data"), args.port, "onnxruntime")
         server.start()
-        names = submit(server.http, args.jobs // 5)
+        names = submit(server.http, args.jobs // 10)
         before = wait(server)
         names += submit(server.http, args.jobs - len(names))
         after = wait(server)
